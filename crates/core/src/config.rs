@@ -1,0 +1,153 @@
+//! What the daemon tells the data plane as a whole: one record, shared, changed word by word while packets flow.
+
+use crate::cell::{Cell32, Cell64};
+use crate::state::TcpState;
+
+/// Timeout classes that never change their meaning.
+pub mod class {
+    /// Class of TCP state 0; the states follow.
+    pub const TCP: u8 = 0;
+    /// UDP.
+    pub const UDP: u8 = 16;
+    /// Class of SCTP state 0; the states follow.
+    pub const SCTP: u8 = 17;
+    /// A new entry before its first state (3 s), and what is re-armed while others depend on it (60 s).
+    pub const REARMED: u8 = 32;
+    /// From here on: given out for values that an operator sets.
+    pub const FREE: u8 = 48;
+}
+
+/// Bits of an address filter: a set of addresses that may say "perhaps" but never a wrong "no".
+pub const FILTER_WORDS: usize = 1024;
+
+/// Where an address falls in a filter: word and bit.
+#[inline(always)]
+pub const fn filter_bit_v4(addr: [u8; 4]) -> (usize, u64) {
+    filter_bit(u32::from_ne_bytes(addr))
+}
+
+#[inline(always)]
+const fn filter_bit(folded: u32) -> (usize, u64) {
+    let h = folded.wrapping_mul(0x9e37_79b1) >> 16;
+    ((h >> 6) as usize & (FILTER_WORDS - 1), 1 << (h & 63))
+}
+
+/// A set of addresses, small and fast: whether a packet can be ours is decided here before any look-up.
+#[repr(C)]
+pub struct Filter {
+    words: [Cell64; FILTER_WORDS],
+}
+
+impl Filter {
+    /// May this address be in the set?
+    #[inline(always)]
+    pub fn may_hold_v4(&self, addr: [u8; 4]) -> bool {
+        let (word, bit) = filter_bit_v4(addr);
+        match self.words.get(word) {
+            Some(w) => w.load() & bit != 0,
+            None => false,
+        }
+    }
+
+    /// One of its words.
+    pub fn load(&self, word: usize) -> u64 {
+        self.words.get(word).map_or(0, |cell| cell.load())
+    }
+
+    /// Stores one of its words: the daemon computes all of them and stores those that changed, so that an address
+    /// that stays is never absent in between.
+    pub fn store(&self, word: usize, bits: u64) {
+        if let Some(cell) = self.words.get(word) {
+            cell.store(bits);
+        }
+    }
+}
+
+/// The record.
+#[repr(C)]
+pub struct Config {
+    /// Ticks by timeout class.
+    pub ticks: [Cell32; 256],
+    /// Timeout class by TCP state.
+    pub tcp_class: [Cell32; 16],
+    /// Timeout class of UDP.
+    pub udp_class: Cell32,
+    /// Bits of [`switch`].
+    pub switches: Cell32,
+    /// `conn_reuse_mode`.
+    pub reuse_mode: Cell32,
+    /// `drop_packet`'s rate in force: every n-th packet to be scheduled is dropped; 0 = none.
+    pub drop_rate: Cell32,
+    /// Counts packets towards `drop_rate`.
+    pub drop_counter: Cell32,
+    /// Keeps what follows aligned.
+    pub reserved: Cell32,
+    /// Seed of the tables' hash.
+    pub seed: Cell64,
+    /// Addresses that packets to us may carry as their destination.
+    pub vips: Filter,
+    /// Addresses that replies to be translated may carry as their source.
+    pub rips: Filter,
+}
+
+/// Tunables that are on or off.
+pub mod switch {
+    /// `sloppy_tcp`
+    pub const SLOPPY_TCP: u32 = 1 << 0;
+    /// `expire_nodest_conn`
+    pub const EXPIRE_NODEST_CONN: u32 = 1 << 1;
+    /// `expire_quiescent_template`
+    pub const EXPIRE_QUIESCENT_TEMPLATE: u32 = 1 << 2;
+    /// `secure_tcp` in force
+    pub const SECURE_TCP: u32 = 1 << 3;
+    /// `nat_icmp_send`
+    pub const NAT_ICMP_SEND: u32 = 1 << 4;
+    /// `pmtu_disc`
+    pub const PMTU_DISC: u32 = 1 << 5;
+    /// A service with port 0 exists.
+    pub const ANY_PORT_SERVICE: u32 = 1 << 6;
+    /// A TCP service with port 21 exists.
+    pub const FTP_SERVICE: u32 = 1 << 7;
+}
+
+impl Config {
+    /// Is this tunable on?
+    #[inline(always)]
+    pub fn has(&self, bit: u32) -> bool {
+        self.switches.load() & bit != 0
+    }
+
+    /// Ticks that an entry of this class lives without a packet.
+    #[inline(always)]
+    pub fn timeout(&self, class: u8) -> u32 {
+        match self.ticks.get(class as usize) {
+            Some(t) => t.load(),
+            None => 0,
+        }
+    }
+
+    /// The class of a TCP connection in this state.
+    #[inline(always)]
+    pub fn tcp_class_of(&self, state: u8) -> u8 {
+        match self.tcp_class.get((state & 15) as usize) {
+            Some(c) => c.load() as u8,
+            None => 0,
+        }
+    }
+
+    /// Writes LVS's defaults into a record of zeros.
+    pub fn set_defaults(&self, seed: u64) {
+        use crate::conn::word::Tick;
+        for state in TcpState::ALL {
+            let class = class::TCP + state as u8;
+            self.ticks[class as usize].store(state.timeout() * Tick::PER_SECOND);
+            self.tcp_class[state as usize].store(u32::from(class));
+        }
+        self.ticks[class::UDP as usize].store(crate::state::UDP_TIMEOUT * Tick::PER_SECOND);
+        self.udp_class.store(u32::from(class::UDP));
+        self.ticks[class::REARMED as usize].store(60 * Tick::PER_SECOND);
+        self.switches.store(switch::PMTU_DISC);
+        self.reuse_mode.store(1);
+        self.seed.store(seed);
+    }
+}

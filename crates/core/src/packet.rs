@@ -1,0 +1,101 @@
+//! Access to the bytes of a packet: generic, since the verifier accepts pointers checked against the end of the
+//! packet but no slices made from them.
+
+use crate::wire::Header;
+
+/// A packet that can be read, rewritten and given a new head.
+///
+/// Offsets count from the frame's first byte. Views end when the head moves, which is why those calls take `&mut self`.
+pub trait Packet {
+    /// Frame length in bytes.
+    fn len(&self) -> usize;
+
+    /// The header at `offset`, if the frame holds all of it.
+    fn header<T: Header>(&self, offset: usize) -> Option<&T>;
+
+    /// The header at `offset`, to be changed.
+    fn header_mut<T: Header>(&mut self, offset: usize) -> Option<&mut T>;
+
+    /// Puts `by` bytes of undefined content before the frame's first byte. `false`: no room, nothing happened.
+    #[must_use]
+    fn grow_head(&mut self, by: usize) -> bool;
+
+    /// Takes `by` bytes from the frame's end. `false`: not that many there, nothing happened.
+    #[must_use]
+    fn trim_tail(&mut self, by: usize) -> bool;
+
+    /// Has the frame no bytes?
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A packet in host memory, with headroom as XDP gives it.
+#[cfg(not(target_arch = "bpf"))]
+#[derive(Debug)]
+pub struct Frame<'b> {
+    buffer: &'b mut [u8],
+    start: usize,
+    end: usize,
+}
+
+#[cfg(not(target_arch = "bpf"))]
+impl<'b> Frame<'b> {
+    /// Headroom that XDP guarantees (`XDP_PACKET_HEADROOM`).
+    pub const HEADROOM: usize = 256;
+
+    /// The packet in `buffer[headroom..]`.
+    ///
+    /// # Panics
+    /// When the buffer is shorter than the headroom.
+    pub fn new(buffer: &'b mut [u8], headroom: usize) -> Self {
+        let end = buffer.len();
+        assert!(headroom <= end, "a frame of {end} bytes has no headroom of {headroom}");
+        Self { buffer, start: headroom, end }
+    }
+
+    /// The frame's bytes as they are now.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    fn range<T: Header>(&self, offset: usize) -> Option<core::ops::Range<usize>> {
+        let from = self.start.checked_add(offset)?;
+        let to = from.checked_add(size_of::<T>())?;
+        (to <= self.end).then_some(from..to)
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+impl Packet for Frame<'_> {
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    fn header<T: Header>(&self, offset: usize) -> Option<&T> {
+        let range = self.range::<T>(offset)?;
+        // SAFETY: the range is `size_of::<T>()` bytes inside the buffer, and `Header` promises alignment 1
+        // and that any bytes are a value.
+        Some(unsafe { &*self.buffer[range].as_ptr().cast::<T>() })
+    }
+
+    fn header_mut<T: Header>(&mut self, offset: usize) -> Option<&mut T> {
+        let range = self.range::<T>(offset)?;
+        // SAFETY: as in `header`; the borrow is exclusive because `self` is.
+        Some(unsafe { &mut *self.buffer[range].as_mut_ptr().cast::<T>() })
+    }
+
+    fn grow_head(&mut self, by: usize) -> bool {
+        let Some(start) = self.start.checked_sub(by) else { return false };
+        self.start = start;
+        true
+    }
+
+    fn trim_tail(&mut self, by: usize) -> bool {
+        if by >= self.len() {
+            return false;
+        }
+        self.end -= by;
+        true
+    }
+}

@@ -1,0 +1,221 @@
+//! Headers as they lie on the wire: byte arrays with accessors, so that neither alignment nor byte order can slip.
+//!
+//! A [`Header`] view is only handed out after its length was checked; no accessor can fail.
+
+/// Marks a type that any bytes may be read as.
+///
+/// # Safety
+/// The type is `repr(C)`, has alignment 1 and no padding, and every bit pattern is a value of it.
+pub unsafe trait Header: Copy {}
+
+macro_rules! header {
+    ($name:ident, $len:expr) => {
+        // SAFETY: `repr(C)` of byte arrays and bytes only; the size is asserted below.
+        unsafe impl Header for $name {}
+        const _: () = assert!(size_of::<$name>() == $len && align_of::<$name>() == 1);
+        impl $name {
+            /// Length in bytes.
+            pub const LEN: usize = $len;
+        }
+    };
+}
+
+/// Ethernet II.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ethernet {
+    /// Destination MAC.
+    pub dst: [u8; 6],
+    /// Source MAC.
+    pub src: [u8; 6],
+    /// EtherType, network order.
+    pub kind: [u8; 2],
+}
+header!(Ethernet, 14);
+
+/// EtherTypes, host order.
+pub mod ethertype {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800;
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd;
+    /// 802.1Q tag.
+    pub const VLAN: u16 = 0x8100;
+    /// 802.1ad tag.
+    pub const QINQ: u16 = 0x88a8;
+}
+
+impl Ethernet {
+    /// EtherType in host order.
+    #[inline(always)]
+    pub fn ethertype(&self) -> u16 {
+        u16::from_be_bytes(self.kind)
+    }
+}
+
+/// 802.1Q or 802.1ad tag, after the EtherType that announced it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Vlan {
+    /// Priority and identifier, network order.
+    pub tci: [u8; 2],
+    /// EtherType of what follows, network order.
+    pub kind: [u8; 2],
+}
+header!(Vlan, 4);
+
+/// IPv4 without options (RFC 791).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ipv4 {
+    /// Version (4) and header length in 32-bit words.
+    pub version_ihl: u8,
+    /// DSCP and ECN.
+    pub tos: u8,
+    /// Length of the packet, network order.
+    pub total_len: [u8; 2],
+    /// Identification.
+    pub id: [u8; 2],
+    /// Flags and fragment offset, network order.
+    pub frag: [u8; 2],
+    /// Time to live.
+    pub ttl: u8,
+    /// Transport protocol.
+    pub protocol: u8,
+    /// Header checksum.
+    pub checksum: [u8; 2],
+    /// Source address.
+    pub src: [u8; 4],
+    /// Destination address.
+    pub dst: [u8; 4],
+}
+header!(Ipv4, 20);
+
+impl Ipv4 {
+    /// "Don't fragment" in [`Ipv4::frag`], host order.
+    pub const DF: u16 = 0x4000;
+    /// "More fragments" and the offset in [`Ipv4::frag`], host order: non-zero in every fragment.
+    pub const FRAGMENT: u16 = 0x3fff;
+
+    /// Header length in bytes, 0 to 60.
+    #[inline(always)]
+    pub fn header_len(&self) -> usize {
+        ((self.version_ihl & 0x0f) as usize) << 2
+    }
+
+    /// Packet length in bytes.
+    #[inline(always)]
+    pub fn packet_len(&self) -> u16 {
+        u16::from_be_bytes(self.total_len)
+    }
+
+    /// Is "don't fragment" set?
+    #[inline(always)]
+    pub fn dont_fragment(&self) -> bool {
+        u16::from_be_bytes(self.frag) & Self::DF != 0
+    }
+}
+
+/// IPv6 (RFC 8200).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ipv6 {
+    /// Version, traffic class, flow label.
+    pub version_class_flow: [u8; 4],
+    /// Length after this header, network order.
+    pub payload_len: [u8; 2],
+    /// Next header.
+    pub next: u8,
+    /// Hop limit.
+    pub hop_limit: u8,
+    /// Source address.
+    pub src: [u8; 16],
+    /// Destination address.
+    pub dst: [u8; 16],
+}
+header!(Ipv6, 40);
+
+/// TCP without options (RFC 9293).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Tcp {
+    /// Source port.
+    pub src: [u8; 2],
+    /// Destination port.
+    pub dst: [u8; 2],
+    /// Sequence number.
+    pub seq: [u8; 4],
+    /// Acknowledgement number.
+    pub ack: [u8; 4],
+    /// Data offset in the upper four bits.
+    pub offset: u8,
+    /// CWR ECE URG ACK PSH RST SYN FIN.
+    pub flags: u8,
+    /// Window.
+    pub window: [u8; 2],
+    /// Checksum.
+    pub checksum: [u8; 2],
+    /// Urgent pointer.
+    pub urgent: [u8; 2],
+}
+header!(Tcp, 20);
+
+/// Bits of [`Tcp::flags`].
+pub mod tcp_flag {
+    /// FIN
+    pub const FIN: u8 = 0x01;
+    /// SYN
+    pub const SYN: u8 = 0x02;
+    /// RST
+    pub const RST: u8 = 0x04;
+    /// ACK
+    pub const ACK: u8 = 0x10;
+}
+
+/// UDP (RFC 768).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Udp {
+    /// Source port.
+    pub src: [u8; 2],
+    /// Destination port.
+    pub dst: [u8; 2],
+    /// Length of header and data.
+    pub len: [u8; 2],
+    /// Checksum; 0 = none.
+    pub checksum: [u8; 2],
+}
+header!(Udp, 8);
+
+/// ICMP's first eight bytes (RFC 792).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Icmp {
+    /// Type.
+    pub kind: u8,
+    /// Code.
+    pub code: u8,
+    /// Checksum.
+    pub checksum: [u8; 2],
+    /// What the type says; for "too big" the last two bytes are the MTU.
+    pub rest: [u8; 4],
+}
+header!(Icmp, 8);
+
+/// IP protocol numbers.
+pub mod ip_protocol {
+    /// ICMP
+    pub const ICMP: u8 = 1;
+    /// IP in IP
+    pub const IPIP: u8 = 4;
+    /// TCP
+    pub const TCP: u8 = 6;
+    /// UDP
+    pub const UDP: u8 = 17;
+}
+
+/// Four bytes as one word in memory order: for sums and comparisons, where byte order does not matter.
+#[inline(always)]
+pub const fn word(bytes: [u8; 4]) -> u32 {
+    u32::from_ne_bytes(bytes)
+}

@@ -1,0 +1,159 @@
+//! The data plane on the host: the same core over plain memory, with a clock that the caller moves.
+
+use std::cell::{Cell, RefCell};
+
+use xlvs_core::config::Config;
+use xlvs_core::conn::word::Tick;
+use xlvs_core::env::{Env, Route, RouteV4, Step};
+use xlvs_core::sched::affinity::{self, Set};
+use xlvs_core::sched::choices::Choices;
+use xlvs_core::server::Server;
+use xlvs_core::service::{Block, Service};
+use xlvs_core::stats::{Counters, Stats};
+
+use crate::tables::{Buckets, Tables};
+
+/// The surroundings of packets on one (imagined) processor of a host.
+pub struct HostEnv<'t> {
+    tables: &'t Tables,
+    conns_v4: Buckets<'t, 2>,
+    replies_v4: Buckets<'t, 2>,
+    services_v4: Buckets<'t, 2>,
+    affinity: Buckets<'t, { affinity::KEY }>,
+    cpu: usize,
+    now: Cell<u32>,
+    ingress: Cell<u32>,
+    random: Cell<u64>,
+    /// Answers of the routing table: what [`Env::route_v4`] says.
+    pub route: Cell<Route>,
+    /// Addresses whose neighbours were asked for.
+    pub wanted: RefCell<Vec<[u8; 4]>>,
+}
+
+impl<'t> HostEnv<'t> {
+    /// A processor of a host with these tables, at tick 0.
+    pub fn new(tables: &'t Tables, cpu: usize) -> Self {
+        Self {
+            tables,
+            conns_v4: Buckets(&tables.conns_v4),
+            replies_v4: Buckets(&tables.replies_v4),
+            services_v4: Buckets(&tables.services_v4),
+            affinity: Buckets(&tables.affinity),
+            cpu,
+            now: Cell::new(0),
+            ingress: Cell::new(1),
+            random: Cell::new(0x9e37_79b9_7f4a_7c15),
+            route: Cell::new(Route::None),
+            wanted: RefCell::default(),
+        }
+    }
+
+    /// Moves the clock to this many quarter seconds.
+    pub fn set_now(&self, tick: u32) {
+        self.now.set(tick);
+    }
+
+    /// Says by which interface the next packets come in.
+    pub fn set_ingress(&self, ifindex: u32) {
+        self.ingress.set(ifindex);
+    }
+
+    /// Starts the random numbers anew.
+    pub fn set_random_seed(&self, seed: u64) {
+        self.random.set(seed | 1);
+    }
+
+    /// The tables.
+    pub fn tables(&self) -> &'t Tables {
+        self.tables
+    }
+}
+
+impl<'t> Env for HostEnv<'t> {
+    type TableV4 = Buckets<'t, 2>;
+    type RepliesV4 = Buckets<'t, 2>;
+    type ServicesV4 = Buckets<'t, 2>;
+    type Affinity = Buckets<'t, { affinity::KEY }>;
+
+    fn conns_v4(&self) -> &Self::TableV4 {
+        &self.conns_v4
+    }
+
+    fn replies_v4(&self) -> &Self::RepliesV4 {
+        &self.replies_v4
+    }
+
+    fn services_v4(&self) -> &Self::ServicesV4 {
+        &self.services_v4
+    }
+
+    fn affinity(&self) -> &Self::Affinity {
+        &self.affinity
+    }
+
+    fn set(&self, slot: u32) -> Option<&Set> {
+        self.tables.sets.get(slot as usize)
+    }
+
+    fn choices(&self, line: u32) -> Option<&Choices> {
+        self.tables.choices.get(line as usize)
+    }
+
+    fn config(&self) -> Option<&Config> {
+        self.tables.config.first()
+    }
+
+    fn service(&self, id: u32) -> Option<&Service> {
+        self.tables.services.get(id as usize)
+    }
+
+    fn block(&self, id: u32) -> Option<&Block> {
+        self.tables.blocks.get(id as usize)
+    }
+
+    fn server(&self, id: u32) -> Option<&Server> {
+        self.tables.servers.get(id as usize)
+    }
+
+    fn stats(&self, id: u32) -> Option<&Stats> {
+        self.tables.stats.get(self.cpu * self.tables.sizes.stats as usize + id as usize)
+    }
+
+    fn counters(&self) -> Option<&Counters> {
+        self.tables.counters.get(self.cpu)
+    }
+
+    fn now(&self) -> Tick {
+        Tick::new(self.now.get())
+    }
+
+    fn ingress(&self) -> u32 {
+        self.ingress.get()
+    }
+
+    fn random(&self) -> u32 {
+        // xorshift64*, Marsaglia's: enough for choices that tests only look at in bulk.
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        (x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+
+    fn route_v4(&self, _query: &RouteV4) -> Route {
+        self.route.get()
+    }
+
+    fn want_neighbour_v4(&self, addr: [u8; 4]) {
+        self.wanted.borrow_mut().push(addr);
+    }
+
+    fn repeat<S: Step>(&self, n: u32, step: &mut S) {
+        for i in 0..n {
+            if !step.turn(i) {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The state machine: what the kernel says in, questions and next hops out.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Change, Mac, NextHop, Reason, State,
+    mirror::Mirror,
+    neighbours::{Neighbour, NeighbourKey, Neighbours},
+    resync::{Dump, Next, Resync},
+    routes::{Prefix, Route, Routes},
+    targets::{Targets, Way},
+    unspecified_like,
+};
+
+/// How long changes are left to settle before the kernel is asked what they amount to.
+pub(super) const SETTLE: Duration = Duration::from_millis(20);
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Other servers are wanted.
+    Targets(Change),
+    /// An interface is like this now.
+    Link(Link),
+    /// An interface has gone.
+    LinkGone(u32),
+    /// A neighbour is like this now.
+    Neighbour(Neighbour),
+    /// A neighbour's entry has gone.
+    NeighbourGone(NeighbourKey),
+    /// The kernel refused a neighbour request.
+    NeighbourRefused {
+        /// Which neighbour.
+        key: NeighbourKey,
+        /// With which error number.
+        errno: i32,
+    },
+    /// The kernel's answer to [`Request::Route`].
+    RouteAnswer {
+        /// The address asked about.
+        addr: IpAddr,
+        /// The route, or why there is none.
+        answer: Result<Route, Reason>,
+    },
+    /// A route to these addresses was added, changed or removed.
+    RoutesChanged(Prefix),
+    /// Something changed that any route may depend on: a rule, a next hop object.
+    RoutingChanged,
+    /// The director gained or lost an address, or an address changed.
+    AddressChanged {
+        /// Interface it is on.
+        ifindex: u32,
+        /// The address.
+        addr: IpAddr,
+    },
+    /// All rows of [`Request::Dump`] have been delivered as events.
+    DumpDone {
+        /// Of which table.
+        dump: Dump,
+        /// False if the kernel says that rows may be missing.
+        complete: bool,
+    },
+    /// Notifications and answers were lost.
+    Overflow,
+    /// Time has passed.
+    Tick,
+}
+
+/// An interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its number.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address; `None` if it is not an Ethernet interface.
+    pub mac: Option<Mac>,
+    /// Its MTU.
+    pub mtu: u32,
+    /// Set up by the operator.
+    pub up: bool,
+    /// Has a peer.
+    pub carrier: bool,
+}
+
+impl Link {
+    fn works(&self) -> bool {
+        self.up && self.carrier
+    }
+}
+
+/// Something to ask of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// All rows of a table, then [`Event::DumpDone`].
+    Dump(Dump),
+    /// The route to an address; always answered by [`Event::RouteAnswer`], if need be after asking again.
+    Route(IpAddr),
+    /// A neighbour; answered by [`Event::NeighbourRefused`] or not at all.
+    Neighbour {
+        /// Which one.
+        key: NeighbourKey,
+        /// What to do.
+        upkeep: Upkeep,
+    },
+}
+
+/// What the kernel is to do with a neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upkeep {
+    /// Make an entry and keep it resolved; fails if there is one, which may be an operator's.
+    CreateManaged,
+    /// Keep the entry there is resolved.
+    Manage,
+    /// Resolve it once.
+    Probe,
+    /// Treat it as any other from now on.
+    Release,
+}
+
+/// What a step leads to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// To be sent to the kernel, in this order.
+    pub requests: Vec<Request>,
+    /// To be told to the data plane.
+    pub changes: Vec<NextHop>,
+}
+
+/// Knows how each server is reached.
+///
+/// Feed it every event and call [`Resolver::step`] with [`Event::Tick`] at [`Resolver::next_deadline`];
+/// the first tick is due at once.
+#[derive(Debug)]
+pub struct Resolver {
+    pub(super) targets: Targets,
+    pub(super) routes: Routes,
+    pub(super) links: Mirror<u32, Link>,
+    pub(super) neighbours: Neighbours,
+    resync: Resync,
+    touched: BTreeSet<Way>,
+    requests: Vec<Request>,
+}
+
+impl Resolver {
+    /// One that knows nothing yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            targets: Targets::default(),
+            routes: Routes::default(),
+            links: Mirror::new(),
+            neighbours: Neighbours::new(now),
+            resync: Resync::new(now),
+            touched: BTreeSet::new(),
+            requests: Vec::new(),
+        }
+    }
+
+    /// Takes in one event, and does whatever is due at `now`.
+    pub fn step(&mut self, event: Event, now: Instant) -> Effects {
+        self.absorb(event, now);
+        self.begin_resync_due(now);
+        let changes = if self.resync.is_live() { self.settle(now) } else { Vec::new() };
+        Effects { requests: std::mem::take(&mut self.requests), changes }
+    }
+
+    /// When a tick is due.
+    pub fn next_deadline(&self) -> Instant {
+        let resync = self.resync.deadline();
+        if !self.resync.is_live() {
+            return resync;
+        }
+        let neighbours = self.neighbours.deadline();
+        self.routes.deadline().map_or(neighbours, |routes| routes.min(neighbours)).min(resync)
+    }
+
+    fn absorb(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Targets(change) => self.change_targets(change, now),
+            Event::Link(link) => self.put_link(link, now),
+            Event::LinkGone(ifindex) => {
+                if self.links.remove(&ifindex).is_some() {
+                    self.lose_link(ifindex, now);
+                }
+            }
+            Event::Neighbour(entry) => {
+                let ways = self.neighbours.put(entry, now);
+                self.touched.extend(ways);
+            }
+            Event::NeighbourGone(key) => self.neighbours.gone(key, now),
+            Event::NeighbourRefused { key, errno } => {
+                self.requests.extend(self.neighbours.refused(key, errno));
+            }
+            Event::RouteAnswer { addr, answer } => self.take_answer(addr, answer, now),
+            Event::RoutesChanged(prefix) => {
+                let addrs = self.targets.addresses_in(prefix.range()).collect();
+                self.doubt(addrs, now + SETTLE);
+            }
+            Event::RoutingChanged => self.doubt(self.targets.addresses().collect(), now + SETTLE),
+            Event::AddressChanged { ifindex, addr } => self.doubt_after_address(ifindex, addr, now),
+            Event::DumpDone { dump, complete } => self.finish_dump(dump, complete, now),
+            Event::Overflow => self.resync.distrust(now),
+            Event::Tick => {}
+        }
+    }
+
+    // Targets and routes.
+
+    fn change_targets(&mut self, change: Change, now: Instant) {
+        let concerned = self.targets.change(change);
+        for way in concerned.left {
+            self.neighbours.follow(way, None, now);
+            if !self.targets.wants(way.addr) {
+                self.routes.forget(way.addr);
+            }
+        }
+        for way in concerned.joined {
+            match self.routes.get(way.addr) {
+                Some(_) => drop(self.touched.insert(way)),
+                None => self.routes.doubt(way.addr, now),
+            }
+        }
+    }
+
+    fn take_answer(&mut self, addr: IpAddr, answer: Result<Route, Reason>, now: Instant) {
+        if self.targets.wants(addr) && self.routes.answer(addr, answer, now) {
+            self.touched.extend(self.targets.ways_to(addr));
+        }
+    }
+
+    fn doubt(&mut self, addrs: Vec<IpAddr>, at: Instant) {
+        addrs.into_iter().for_each(|addr| self.routes.doubt(addr, at));
+    }
+
+    /// Routes by that interface may change; so may the choice of a source address; the address itself may
+    /// be a server's, which is then local or no longer. The kernel flushes IPv4 routes that prefer a source
+    /// address which goes away without a word.
+    fn doubt_after_address(&mut self, ifindex: u32, addr: IpAddr, now: Instant) {
+        let addrs = self.routes.addresses_where(|answer| match answer {
+            Ok(route) => route.ifindex == ifindex || route.source == Some(addr),
+            Err(_) => true,
+        });
+        self.doubt(addrs, now + SETTLE);
+        if self.targets.wants(addr) {
+            self.routes.doubt(addr, now + SETTLE);
+        }
+    }
+
+    // Links.
+
+    fn put_link(&mut self, link: Link, now: Instant) {
+        let (ifindex, works) = (link.ifindex, link.works());
+        let old = self.links.put(ifindex, link);
+        if old.as_ref() == self.links.get(&ifindex) {
+            return;
+        }
+        self.touch_link(ifindex, now);
+        if works && !old.is_some_and(|old| old.works()) {
+            self.neighbours.attend_to_link(ifindex, now);
+            // With `ignore_routes_with_linkdown` a route works again without being announced.
+            self.doubt(self.routes.addresses_where(Result::is_err), now + SETTLE);
+        }
+    }
+
+    fn lose_link(&mut self, ifindex: u32, now: Instant) {
+        self.neighbours.forget_link(ifindex);
+        self.touch_link(ifindex, now);
+    }
+
+    /// An interface changed: so does what leaves by it, and other routes may take its place. When an
+    /// interface goes down the kernel drops its IPv4 routes without announcing it.
+    fn touch_link(&mut self, ifindex: u32, now: Instant) {
+        let addrs = self.routes.addresses_where(|answer| answer.is_ok_and(|route| route.ifindex == ifindex));
+        for addr in addrs {
+            self.touched.extend(self.targets.ways_to(addr));
+            self.routes.doubt(addr, now + SETTLE);
+        }
+    }
+
+    // Full looks.
+
+    fn begin_resync_due(&mut self, now: Instant) {
+        if let Some(dump) = self.resync.begin_due(now) {
+            self.begin_dump(dump);
+        }
+    }
+
+    fn begin_dump(&mut self, dump: Dump) {
+        match dump {
+            Dump::Links => self.links.begin(),
+            Dump::Neighbours => self.neighbours.begin_dump(),
+        }
+        self.requests.push(Request::Dump(dump));
+    }
+
+    fn finish_dump(&mut self, dump: Dump, complete: bool, now: Instant) {
+        let Some(next) = self.resync.advance(dump, complete, now) else { return };
+        match dump {
+            Dump::Links => {
+                self.links.finish(complete).into_iter().for_each(|ifindex| self.lose_link(ifindex, now))
+            }
+            Dump::Neighbours => self.neighbours.finish_dump(complete, now),
+        }
+        match next {
+            Next::Dump(dump) => self.begin_dump(dump),
+            Next::AskRoutes => self.doubt(self.targets.addresses().collect(), now),
+        }
+    }
+
+    // Conclusions.
+
+    /// Does what is due, and tells what has changed.
+    fn settle(&mut self, now: Instant) -> Vec<NextHop> {
+        if let Some(ways) = self.neighbours.round_due(now) {
+            self.touched.extend(ways);
+            self.release_orphans();
+        }
+        let changes =
+            std::mem::take(&mut self.touched).into_iter().filter_map(|way| self.conclude(way, now)).collect();
+        self.requests.extend(self.routes.questions_due(now).into_iter().map(Request::Route));
+        let works = |ifindex| self.links.get(&ifindex).is_some_and(Link::works);
+        self.requests.extend(self.neighbours.requests_due(now, works));
+        changes
+    }
+
+    /// Not before all routes are known: at a restart, the entries of the life before are still needed.
+    fn release_orphans(&mut self) {
+        if self.targets.are_given() && self.routes.are_settled() {
+            self.requests.extend(self.neighbours.orphans());
+        }
+    }
+
+    fn conclude(&mut self, way: Way, now: Instant) -> Option<NextHop> {
+        let answer = self.routes.get(way.addr)?;
+        let neighbour = answer.ok().and_then(|route| self.neighbour_of(way, &route));
+        self.neighbours.follow(way, neighbour, now);
+        let state = answer
+            .and_then(|route| self.send_by(way, &route))
+            .unwrap_or_else(|reason| State::Unresolved { reason });
+        self.targets.tell(way, state)
+    }
+
+    /// The neighbour a way leads through. An interface that is down keeps its neighbours wanted: it may
+    /// come back.
+    fn neighbour_of(&self, way: Way, route: &Route) -> Option<NeighbourKey> {
+        self.links.get(&route.ifindex)?.mac?;
+        let behind_gateway = way.on_link && route.gateway.is_some();
+        (!behind_gateway).then(|| route.neighbour_towards(way.addr))
+    }
+
+    /// The next hop by that route.
+    pub(super) fn send_by(&self, way: Way, route: &Route) -> Result<State, Reason> {
+        let ifindex = route.ifindex;
+        if let (true, Some(gateway)) = (way.on_link, route.gateway) {
+            return Err(Reason::NotOnLink { gateway });
+        }
+        let link =
+            self.links.get(&ifindex).filter(|link| link.up).ok_or(Reason::InterfaceDown { ifindex })?;
+        if !link.carrier {
+            return Err(Reason::NoCarrier { ifindex });
+        }
+        let source_mac = link.mac.ok_or(Reason::NotEthernet { ifindex })?;
+        let dest_mac = self.neighbours.mac(&route.neighbour_towards(way.addr))?;
+        let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+        let source = route.source.unwrap_or_else(|| unspecified_like(way.addr));
+        Ok(State::Resolved { ifindex, source_mac, dest_mac, mtu, source })
+    }
+}

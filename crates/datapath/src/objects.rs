@@ -1,0 +1,4 @@
+//! The eBPF object in this binary.
+
+/// The director's programs and maps. Empty when the crate was built without the object.
+pub static DIRECTOR: &[u8] = aya::include_bytes_aligned!(env!("XLVS_DIRECTOR_OBJECT"));

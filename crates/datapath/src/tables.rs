@@ -1,0 +1,198 @@
+//! The memory that the data plane works on: the kernel's maps, mapped, or plain memory on the host.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ops::Deref;
+use std::ptr::NonNull;
+
+use xlvs_core::config::Config;
+use xlvs_core::conn::{Bucket, LANES, Memory};
+use xlvs_core::sched::affinity::{self, Set};
+use xlvs_core::sched::choices::Choices;
+use xlvs_core::server::Server;
+use xlvs_core::service::{BLOCK, Block, Service};
+use xlvs_core::stats::{Counters, Stats};
+
+/// An array of records that live as long as it does and are only changed through cells.
+pub struct Region<T: 'static> {
+    start: NonNull<T>,
+    len: usize,
+    origin: Origin,
+}
+
+enum Origin {
+    Heap(Layout),
+    Mapped(#[expect(dead_code, reason = "unmaps when it is dropped")] crate::mapping::Mapping),
+}
+
+// SAFETY: the records consist of cells (atomics) only, which may be used from any thread.
+unsafe impl<T: Sync> Send for Region<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Region<T> {}
+
+impl<T> Region<T> {
+    /// Records of zeros on the heap.
+    ///
+    /// # Panics
+    /// When the size overflows.
+    pub fn zeroed(len: usize) -> Self {
+        let layout = Layout::array::<T>(len.max(1)).expect("a table fits into the address space");
+        // SAFETY: the layout is not empty: every record has bytes and there is at least one.
+        let start = unsafe { alloc_zeroed(layout) }.cast::<T>();
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Self { start, len, origin: Origin::Heap(layout) }
+    }
+
+    /// The records of a mapped map.
+    pub(crate) fn mapped(mapping: crate::mapping::Mapping, len: usize) -> Self {
+        assert!(mapping.len() >= len * size_of::<T>(), "a mapping holds its {len} records");
+        Self { start: mapping.start().cast::<T>(), len, origin: Origin::Mapped(mapping) }
+    }
+}
+
+impl<T> Deref for Region<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `len` records lie at `start` (checked by both constructors), zeros are valid values of cells, and the
+        // memory lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T> Drop for Region<T> {
+    fn drop(&mut self) {
+        if let Origin::Heap(layout) = self.origin {
+            // SAFETY: allocated in `zeroed` with this layout; cells need no drop.
+            unsafe { dealloc(self.start.as_ptr().cast::<u8>(), layout) };
+        }
+    }
+}
+
+/// How much of everything there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Sizes {
+    /// Buckets of the connection table, eight entries each.
+    pub conns: u32,
+    /// Buckets of the reply table.
+    pub replies: u32,
+    /// Services.
+    pub services: u32,
+    /// Blocks of sixteen servers.
+    pub blocks: u32,
+    /// Statistics records.
+    pub stats: u32,
+    /// Lines of the schedulers' tables, sixteen choices each.
+    pub choices: u32,
+    /// Buckets of the destination caches of lblc and lblcr, eight destinations each.
+    pub affinity: u32,
+    /// Processors.
+    pub cpus: u32,
+}
+
+impl Sizes {
+    /// Sizes for this many connections at 80 % fill, services, and servers.
+    pub fn for_site(conns: u32, services: u32, servers: u32, cpus: u32) -> Self {
+        let buckets = (u64::from(conns) * 10 / 8).div_ceil(LANES as u64).max(16) as u32;
+        Self {
+            conns: buckets,
+            replies: buckets,
+            services,
+            blocks: services + servers.div_ceil(BLOCK as u32),
+            stats: servers + 1,
+            // Each service may be sh or dh, some hundred may be mh, and every one may be filled anew beside its old one.
+            choices: services * 18 + servers / 4 + 256 * 256,
+            // A third more than the kernel gives one service, which is 24,576 destinations.
+            affinity: 4096,
+            cpus,
+        }
+    }
+
+    /// Buckets of the service table: a quarter full when all services exist.
+    pub fn service_buckets(&self) -> u32 {
+        self.services.div_ceil(2).max(16)
+    }
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self::for_site(1 << 20, 1 << 14, 1 << 16, 1)
+    }
+}
+
+/// All tables of a director.
+pub struct Tables {
+    /// How large they are.
+    pub sizes: Sizes,
+    /// IPv4 connections.
+    pub conns_v4: Region<Bucket<2>>,
+    /// Backlinks of NAT connections.
+    pub replies_v4: Region<Bucket<2>>,
+    /// Service ids by address.
+    pub services_v4: Region<Bucket<2>>,
+    /// Destination caches of lblc and lblcr.
+    pub affinity: Region<Bucket<{ affinity::KEY }>>,
+    /// Sets of lblcr, by slot of `affinity`.
+    pub sets: Region<Set>,
+    /// Lines of the schedulers' tables.
+    pub choices: Region<Choices>,
+    /// One record.
+    pub config: Region<Config>,
+    /// Services by id.
+    pub services: Region<Service>,
+    /// Blocks by id.
+    pub blocks: Region<Block>,
+    /// Servers by id.
+    pub servers: Region<Server>,
+    /// By processor, then by record.
+    pub stats: Region<Stats>,
+    /// By processor.
+    pub counters: Region<Counters>,
+}
+
+impl Tables {
+    /// Tables on the heap, empty, with LVS's defaults.
+    pub fn on_heap(sizes: Sizes, seed: u64) -> Self {
+        let tables = Self {
+            sizes,
+            conns_v4: Region::zeroed(sizes.conns as usize),
+            replies_v4: Region::zeroed(sizes.replies as usize),
+            services_v4: Region::zeroed(sizes.service_buckets() as usize),
+            affinity: Region::zeroed(sizes.affinity as usize),
+            sets: Region::zeroed(sizes.affinity as usize * LANES),
+            choices: Region::zeroed(sizes.choices as usize),
+            config: Region::zeroed(1),
+            services: Region::zeroed(sizes.services as usize),
+            blocks: Region::zeroed(sizes.blocks as usize),
+            servers: Region::zeroed(sizes.blocks as usize * BLOCK),
+            stats: Region::zeroed(sizes.stats as usize * sizes.cpus as usize),
+            counters: Region::zeroed(sizes.cpus as usize),
+        };
+        tables.config[0].set_defaults(seed);
+        tables
+    }
+
+    /// The configuration record.
+    pub fn config(&self) -> &Config {
+        &self.config[0]
+    }
+
+    /// A statistics record on every processor.
+    pub fn stats_of(&self, record: u32) -> impl Iterator<Item = &Stats> {
+        let stride = self.sizes.stats as usize;
+        (0..self.sizes.cpus as usize).filter_map(move |cpu| self.stats.get(cpu * stride + record as usize))
+    }
+}
+
+/// Buckets as the core's tables want them.
+#[derive(Clone, Copy)]
+pub struct Buckets<'t, const K: usize>(pub &'t [Bucket<K>]);
+
+impl<const K: usize> Memory<K> for Buckets<'_, K> {
+    fn buckets(&self) -> u32 {
+        self.0.len() as u32
+    }
+
+    fn bucket(&self, index: u32) -> Option<&Bucket<K>> {
+        self.0.get(index as usize)
+    }
+}

@@ -1,0 +1,496 @@
+//! The data plane in the kernel: loaded, attached, pinned, and found again.
+//!
+//! Everything that matters is pinned under one directory of a BPF file system: `maps/` (the memory) and `links/` (one an
+//! interface, which holds the program). A daemon that starts and finds it takes it over: the new program is loaded
+//! over the same maps and put in the old one's place link by link, each in one step.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aya::maps::{Map, MapData, ProgramArray, RingBuf};
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::xdp::{XdpLink, XdpMode};
+use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp as XdpProgram};
+use aya::{Ebpf, EbpfLoader};
+use thiserror::Error;
+use xlvs_core::conn::word::Tick;
+use xlvs_core::conn::{LANES, SlotId};
+use xlvs_core::service::BLOCK;
+
+use crate::mapping::Mapping;
+use crate::objects;
+use crate::sweep::Remover;
+use crate::tables::{Region, Sizes, Tables};
+
+/// How a program is to be attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Native where the driver can, else generic with a warning.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// After the driver, on socket buffers.
+    Generic,
+}
+
+/// Why the data plane cannot be had.
+#[derive(Debug, Error)]
+pub enum XdpError {
+    /// The binary was built without the eBPF object.
+    #[error("this xlvs was built without its eBPF object; build it with `cargo xtask build`")]
+    NoObject,
+    /// The kernel is older than what is needed.
+    #[error("this kernel is {found}; xlvs needs Linux 6.1 or later")]
+    OldKernel {
+        /// Its release.
+        found: String,
+    },
+    /// No BPF file system.
+    #[error("{path} is no BPF file system and mounting one failed ({source}); try `mount -t bpf bpf {path}`")]
+    NoBpfFs {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be made, read or removed.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Some pins are there and some are not.
+    #[error("the pinned state in {path} is incomplete ({what}); `xlvs unload` removes it, then start again")]
+    HalfMade {
+        /// Where.
+        path: PathBuf,
+        /// What is missing.
+        what: String,
+    },
+    /// The kernel refused the object.
+    #[error(
+        "the kernel refused the eBPF program: {0}; is it 6.1 or later, with BTF and BPF JIT, and are you root?"
+    )]
+    Load(String),
+    /// No such interface.
+    #[error("there is no interface {0}; `ip link` lists them")]
+    NoInterface(String),
+    /// Somebody else's program is there.
+    #[error(
+        "interface {0} already runs another XDP program; remove it (`ip link set dev {0} xdp off`) or name another interface"
+    )]
+    Taken(String),
+    /// Attaching failed.
+    #[error("attaching to {interface} failed: {why}")]
+    Attach {
+        /// Where.
+        interface: String,
+        /// Why.
+        why: String,
+    },
+}
+
+fn file_error(path: &Path) -> impl FnOnce(io::Error) -> XdpError {
+    let path = path.to_owned();
+    move |source| XdpError::File { path, source }
+}
+
+/// The pinned state's place.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+const MAPS: [&str; 14] = [
+    "CONNS_V4",
+    "REPLIES_V4",
+    "SERVICES_V4",
+    "CONFIG",
+    "SERVICES",
+    "BLOCKS",
+    "SERVERS",
+    "STATS",
+    "COUNTERS",
+    "WANTED",
+    "SLOW",
+    "AFFINITY",
+    "SETS",
+    "CHOICES",
+];
+
+impl Pins {
+    /// Pins under this BPF file system. Mounts it when it is not there.
+    pub fn on(bpffs: &Path) -> Result<Self, XdpError> {
+        ensure_bpffs(bpffs)?;
+        Ok(Self { root: bpffs.join("xlvs") })
+    }
+
+    fn maps(&self) -> PathBuf {
+        self.root.join("maps")
+    }
+
+    fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    fn link(&self, interface: &str) -> PathBuf {
+        // Names on a BPF file system have no dots; interfaces' may (`eth0.100`).
+        self.links().join(interface.replace('.', "%"))
+    }
+
+    /// Is there a complete state? Half of one is an error.
+    pub fn exist(&self) -> Result<bool, XdpError> {
+        if !self.root.exists() {
+            return Ok(false);
+        }
+        let missing: Vec<_> = MAPS.iter().filter(|m| !self.maps().join(m).exists()).copied().collect();
+        if missing.len() == MAPS.len() && self.attached()?.is_empty() {
+            return Ok(false);
+        }
+        if missing.is_empty() {
+            return Ok(true);
+        }
+        Err(XdpError::HalfMade { path: self.root.clone(), what: format!("no map {}", missing.join(", ")) })
+    }
+
+    /// Interfaces with a pinned link.
+    pub fn attached(&self) -> Result<Vec<String>, XdpError> {
+        let dir = self.links();
+        let Ok(entries) = fs::read_dir(&dir) else { return Ok(Vec::new()) };
+        let names = entries.filter_map(|e| Some(e.ok()?.file_name().to_string_lossy().replace('%', ".")));
+        Ok(names.collect())
+    }
+
+    /// Removes everything: the programs leave the interfaces, connections are forgotten.
+    pub fn remove(&self) -> Result<bool, XdpError> {
+        if !self.root.exists() {
+            return Ok(false);
+        }
+        fs::remove_dir_all(&self.root).map_err(file_error(&self.root))?;
+        Ok(true)
+    }
+}
+
+fn ensure_bpffs(path: &Path) -> Result<(), XdpError> {
+    use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+    fs::create_dir_all(path).map_err(file_error(path))?;
+    if statfs(path).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC) {
+        return Ok(());
+    }
+    nix::mount::mount(Some("bpf"), path, Some("bpf"), nix::mount::MsFlags::empty(), None::<&str>)
+        .map_err(|e| XdpError::NoBpfFs { path: path.to_owned(), source: e.into() })
+}
+
+/// The data plane.
+pub struct Xdp {
+    ebpf: Ebpf,
+    tables: Arc<Tables>,
+    pins: Pins,
+    attached: HashMap<String, u32>,
+}
+
+/// What became of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// The director runs there.
+    Attached,
+    /// There is no such interface now.
+    Gone,
+    /// It is there, but the director is not attached to it.
+    Returned,
+}
+
+/// Quarter seconds in 2^24 jiffies. The resolution of the coarse clocks is one jiffy (`ktime_get_coarse`).
+fn ticks_in_2_24_jiffies() -> u64 {
+    let jiffy = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
+        .map_or(4_000_000, |t| t.tv_nsec() as u64)
+        .max(1);
+    let hz = (1_000_000_000 + jiffy / 2) / jiffy;
+    ((u64::from(Tick::PER_SECOND) << 24) + hz / 2) / hz
+}
+
+impl Xdp {
+    /// Loads the programs over new maps or, where there are pinned ones of these sizes, over those.
+    pub fn load(pins: Pins, sizes: Sizes, seed: u64) -> Result<Self, XdpError> {
+        if objects::DIRECTOR.is_empty() {
+            return Err(XdpError::NoObject);
+        }
+        check_kernel()?;
+        let found = pins.exist()?;
+        fs::create_dir_all(pins.maps()).map_err(file_error(&pins.maps()))?;
+        fs::create_dir_all(pins.links()).map_err(file_error(&pins.links()))?;
+        let mut ebpf = load_object(&pins, &sizes)?;
+        for name in ["xlvs_slow", "xlvs_director", "xlvs_clock", "xlvs_sweep", "xlvs_pick", "xlvs_collect"] {
+            let program = program_mut(&mut ebpf, name)?;
+            program.load().map_err(|e| XdpError::Load(format!("{name}: {}", explain(&e))))?;
+        }
+        link_slow(&mut ebpf)?;
+        let tables = Arc::new(map_tables(&mut ebpf, sizes)?);
+        if !found {
+            tables.config().set_defaults(seed);
+        }
+        Ok(Self { ebpf, tables, pins, attached: HashMap::new() })
+    }
+
+    /// The memory.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+
+    /// Addresses whose neighbours packets have missed.
+    pub fn take_wanted(&mut self) -> Option<RingBuf<MapData>> {
+        self.ebpf.take_map("WANTED").and_then(|m| RingBuf::try_from(m).ok())
+    }
+
+    /// Attaches the director to an interface, in the place of an older one where there is one. Returns whether it runs
+    /// in native mode.
+    pub fn attach(&mut self, interface: &str, mode: Mode) -> Result<bool, XdpError> {
+        let Ok(ifindex) = nix::net::if_::if_nametoindex(interface) else {
+            return Err(XdpError::NoInterface(interface.to_owned()));
+        };
+        let native = self.attach_somehow(interface, mode)?;
+        self.attached.insert(interface.to_owned(), ifindex);
+        Ok(native)
+    }
+
+    fn attach_somehow(&mut self, interface: &str, mode: Mode) -> Result<bool, XdpError> {
+        let path = self.pins.link(interface);
+        if path.exists() && self.take_over(&path)? {
+            return Ok(true);
+        }
+        let attempts: &[XdpMode] = match mode {
+            Mode::Auto => &[XdpMode::Driver, XdpMode::Skb],
+            Mode::Native => &[XdpMode::Driver],
+            Mode::Generic => &[XdpMode::Skb],
+        };
+        let mut last = None;
+        for attempt in attempts {
+            match self.attach_new(interface, *attempt, &path) {
+                Ok(()) => return Ok(matches!(attempt, XdpMode::Driver)),
+                Err(XdpError::Taken(name)) => return Err(XdpError::Taken(name)),
+                Err(e) => last = Some(e),
+            }
+        }
+        Err(last.unwrap_or_else(|| XdpError::NoInterface(interface.to_owned())))
+    }
+
+    /// Puts our program into a pinned link. `false`: the link is dead (its interface was deleted) and was removed.
+    fn take_over(&mut self, path: &Path) -> Result<bool, XdpError> {
+        let link = match PinnedLink::from_pin(path) {
+            Ok(link) => FdLink::from(link),
+            Err(LinkError::SyscallError(e)) => return Err(file_error(path)(e.io_error)),
+            Err(e) => return Err(XdpError::HalfMade { path: path.to_owned(), what: e.to_string() }),
+        };
+        let replaced = XdpLink::try_from(link).map_err(|e| e.to_string()).and_then(|link| {
+            let program = program_mut(&mut self.ebpf, "xlvs_director").map_err(|e| e.to_string())?;
+            program.attach_to_link(link).map_err(|e| explain(&e))
+        });
+        if replaced.is_err() {
+            fs::remove_file(path).map_err(file_error(path))?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn attach_new(&mut self, interface: &str, mode: XdpMode, path: &Path) -> Result<(), XdpError> {
+        let attach = |why: String| XdpError::Attach { interface: interface.to_owned(), why };
+        let program = program_mut(&mut self.ebpf, "xlvs_director")?;
+        let id = program.attach(interface, mode).map_err(|e| match &e {
+            ProgramError::SyscallError(s) if is_taken(&s.io_error) => XdpError::Taken(interface.to_owned()),
+            _ => attach(explain(&e)),
+        })?;
+        let link = program.take_link(id).map_err(|e| attach(explain(&e)))?;
+        let link = FdLink::try_from(link).map_err(|e| attach(e.to_string()))?;
+        link.pin(path).map_err(|e| attach(e.to_string()))?;
+        Ok(())
+    }
+
+    /// Looks whether an interface is still the one that the director was attached to. A link dies with its interface; one
+    /// of the same name that came later has another index.
+    pub fn presence(&self, interface: &str) -> Presence {
+        let attached = self.attached.get(interface).copied();
+        match (attached, nix::net::if_::if_nametoindex(interface).ok()) {
+            (_, None) => Presence::Gone,
+            (Some(was), Some(is)) if was == is => Presence::Attached,
+            _ => Presence::Returned,
+        }
+    }
+
+    /// An interface is gone, and its link with it. `false`: that was known.
+    pub fn forget(&mut self, interface: &str) -> bool {
+        self.attached.remove(interface).is_some()
+    }
+
+    /// Lets go of interfaces that are not named any more.
+    pub fn detach_others(&self, named: &[String]) -> Result<Vec<String>, XdpError> {
+        let mut gone = Vec::new();
+        for interface in self.pins.attached()?.into_iter().filter(|i| !named.contains(i)) {
+            let path = self.pins.link(&interface);
+            fs::remove_file(&path).map_err(file_error(&path))?;
+            gone.push(interface);
+        }
+        Ok(gone)
+    }
+
+    /// The clock of connections, as the programs read it.
+    pub fn now(&self) -> Result<Tick, XdpError> {
+        let result = self.run("xlvs_clock", &[0; 64])?;
+        Ok(Tick::new(result))
+    }
+
+    fn run(&self, name: &str, data: &[u8]) -> Result<u32, XdpError> {
+        let program = program(&self.ebpf, name)?;
+        let options = TestRunOptions { data_in: Some(data), ..TestRunOptions::new() };
+        program.test_run(options).map(|r| r.return_value).map_err(|e| XdpError::Load(explain(&e)))
+    }
+
+    /// A minute's housekeeping in the destination caches; every 30th round is a full one.
+    pub fn collect_caches(&self, full: bool) -> Result<(), XdpError> {
+        /// Slots in one run, so that other work has its turn.
+        const AT_ONCE: u32 = 4096;
+        let slots = self.tables.sizes.affinity * LANES as u32;
+        for first in (0..slots).step_by(AT_ONCE as usize) {
+            let numbers = [first, AT_ONCE.min(slots - first), u32::from(full)];
+            let mut list: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+            list.resize(64, 0);
+            self.run("xlvs_collect", &list)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the director on a packet without sending it. Returns the XDP action and the packet afterwards.
+    pub fn try_packet(&self, frame: &[u8]) -> Result<(u32, Vec<u8>), XdpError> {
+        let program = program(&self.ebpf, "xlvs_director")?;
+        let mut out = vec![0; frame.len() + 256];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = program.test_run(options).map_err(|e| XdpError::Load(explain(&e)))?;
+        let len = result.data_size_out as usize;
+        out.truncate(len);
+        Ok((result.return_value, out))
+    }
+}
+
+impl Remover for Xdp {
+    fn remove_expired(&self, slots: &[SlotId]) -> usize {
+        let mut list = Vec::with_capacity(4 + slots.len() * 4);
+        list.extend((slots.len() as u32).to_le_bytes());
+        slots.iter().for_each(|s| list.extend(s.0.to_le_bytes()));
+        // A test run wants at least an Ethernet header's worth of bytes.
+        list.resize(list.len().max(64), 0);
+        match self.run("xlvs_sweep", &list) {
+            Ok(removed) => removed as usize,
+            Err(why) => {
+                tracing::error!(%why, "the sweep could not be run; expired connections are removed by packets only");
+                0
+            }
+        }
+    }
+}
+
+fn is_taken(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(code) if code == nix::libc::EBUSY || code == nix::libc::EEXIST)
+}
+
+/// An error with all its causes, on one line.
+fn explain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut cause = e.source();
+    while let Some(c) = cause {
+        text = format!("{text}: {c}");
+        cause = c.source();
+    }
+    text
+}
+
+fn check_kernel() -> Result<(), XdpError> {
+    let release =
+        nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (6, 1) { Err(XdpError::OldKernel { found: release }) } else { Ok(()) }
+}
+
+fn load_object(pins: &Pins, sizes: &Sizes) -> Result<Ebpf, XdpError> {
+    let service_buckets = sizes.service_buckets();
+    let ticks = ticks_in_2_24_jiffies();
+    let mut loader = EbpfLoader::new();
+    loader
+        .default_map_pin_directory(pins.maps())
+        .map_max_entries("CONNS_V4", sizes.conns)
+        .map_max_entries("REPLIES_V4", sizes.replies)
+        .map_max_entries("SERVICES_V4", service_buckets)
+        .map_max_entries("AFFINITY", sizes.affinity)
+        .map_max_entries("SETS", sizes.affinity * LANES as u32)
+        .map_max_entries("CHOICES", sizes.choices)
+        .map_max_entries("SERVICES", sizes.services)
+        .map_max_entries("BLOCKS", sizes.blocks)
+        .map_max_entries("SERVERS", sizes.blocks * BLOCK as u32)
+        .map_max_entries("STATS", sizes.stats * sizes.cpus)
+        .map_max_entries("COUNTERS", sizes.cpus)
+        .override_global("CONNS_V4_BUCKETS", &sizes.conns, true)
+        .override_global("REPLIES_V4_BUCKETS", &sizes.replies, true)
+        .override_global("SERVICES_V4_BUCKETS", &service_buckets, true)
+        .override_global("AFFINITY_BUCKETS", &sizes.affinity, true)
+        .override_global("STATS_PER_CPU", &sizes.stats, true)
+        .override_global("TICKS_IN_2_24_JIFFIES", &ticks, true);
+    loader.load(objects::DIRECTOR).map_err(|e| XdpError::Load(explain(&e)))
+}
+
+fn program<'e>(ebpf: &'e Ebpf, name: &str) -> Result<&'e XdpProgram, XdpError> {
+    let program = ebpf.program(name).and_then(|p| <&XdpProgram>::try_from(p).ok());
+    program.ok_or_else(|| XdpError::Load(format!("the object has no program {name}")))
+}
+
+fn program_mut<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut XdpProgram, XdpError> {
+    let program = ebpf.program_mut(name).and_then(|p| <&mut XdpProgram>::try_from(p).ok());
+    program.ok_or_else(|| XdpError::Load(format!("the object has no program {name}")))
+}
+
+/// Puts the slow program where the director calls it. It is pinned, since the kernel empties a program array when nobody
+/// holds it but programs; an older director calls the new program until it is replaced too, over the same tables.
+fn link_slow(ebpf: &mut Ebpf) -> Result<(), XdpError> {
+    let missing = || XdpError::Load("the object has no program array SLOW".to_owned());
+    let mut array =
+        ProgramArray::try_from(ebpf.take_map("SLOW").ok_or_else(missing)?).map_err(|_| missing())?;
+    let fd = program(ebpf, "xlvs_slow")?.fd().and_then(|fd| Ok(fd.try_clone()?));
+    let fd = fd.map_err(|e| XdpError::Load(explain(&e)))?;
+    array.set(0, &fd, 0).map_err(|e| XdpError::Load(explain(&e)))
+}
+
+fn map_tables(ebpf: &mut Ebpf, sizes: Sizes) -> Result<Tables, XdpError> {
+    Ok(Tables {
+        sizes,
+        conns_v4: region(ebpf, "CONNS_V4", sizes.conns)?,
+        replies_v4: region(ebpf, "REPLIES_V4", sizes.replies)?,
+        services_v4: region(ebpf, "SERVICES_V4", sizes.service_buckets())?,
+        affinity: region(ebpf, "AFFINITY", sizes.affinity)?,
+        sets: region(ebpf, "SETS", sizes.affinity * LANES as u32)?,
+        choices: region(ebpf, "CHOICES", sizes.choices)?,
+        config: region(ebpf, "CONFIG", 1)?,
+        services: region(ebpf, "SERVICES", sizes.services)?,
+        blocks: region(ebpf, "BLOCKS", sizes.blocks)?,
+        servers: region(ebpf, "SERVERS", sizes.blocks * BLOCK as u32)?,
+        stats: region(ebpf, "STATS", sizes.stats * sizes.cpus)?,
+        counters: region(ebpf, "COUNTERS", sizes.cpus)?,
+    })
+}
+
+fn region<T>(ebpf: &mut Ebpf, name: &str, len: u32) -> Result<Region<T>, XdpError> {
+    let Some(Map::Array(data)) = ebpf.map(name) else {
+        return Err(XdpError::Load(format!("the object has no array {name}")));
+    };
+    let bytes = len as usize * size_of::<T>();
+    let mapping = Mapping::of(data.fd().as_fd(), bytes)
+        .map_err(|e| XdpError::Load(format!("mapping {name} ({bytes} bytes): {e}")))?;
+    Ok(Region::mapped(mapping, len as usize))
+}

@@ -1,0 +1,271 @@
+//! Host against kernel: the same random packets through the host build of the core and through the loaded program, by
+//! `BPF_PROG_TEST_RUN`. Verdict, bytes and tables must agree. Needs root and the eBPF object.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use xlvs_core::conn::Bucket;
+use xlvs_core::director;
+use xlvs_core::packet::{Frame, Packet};
+use xlvs_core::server::Hop;
+use xlvs_core::verdict::Verdict;
+use xlvs_datapath::engine::Engine;
+use xlvs_datapath::host::HostEnv;
+use xlvs_datapath::tables::{Sizes, Tables};
+use xlvs_datapath::xdp::{Pins, Xdp};
+use xlvs_model::spec::{Method, Protocol, Scheduler};
+use xlvs_model::{Change, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
+
+/// A BPF file system of the test's own, gone when the test ends.
+struct BpfFs(PathBuf);
+
+impl BpfFs {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("xlvs-t{}-{name}", std::process::id())))
+    }
+}
+
+impl Drop for BpfFs {
+    fn drop(&mut self) {
+        let _unmounted = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+        let _removed = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// Marsaglia's xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        (self.next() >> 16) % n
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn of<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len() as u64) as usize]
+    }
+}
+
+const VIPS: [[u8; 4]; 2] = [[10, 0, 0, 100], [10, 0, 0, 101]];
+const PORTS: [u16; 3] = [80, 443, 53];
+
+fn address(addr: [u8; 4]) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(addr))
+}
+
+fn random_site(random: &mut Random) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for vip in VIPS {
+        for port in PORTS {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                if random.one_in(4) {
+                    continue;
+                }
+                let key = ServiceKey::Address { protocol, addr: address(vip), port };
+                // twos is left out: its random numbers are the kernel's own.
+                let scheduler = random.of(&Scheduler::ALL[..13]);
+                changes.push(Change::AddService(ServiceSpec::new(key, scheduler)));
+                for i in 0..random.below(20) {
+                    changes.push(Change::AddServer(key, random_server(random, i as u8, port)));
+                }
+            }
+        }
+    }
+    changes
+}
+
+fn random_server(random: &mut Random, i: u8, port: u16) -> ServerSpec {
+    let method = random.of(&[Method::Masquerade, Method::Direct, Method::Tunnel]);
+    let port = if method == Method::Masquerade && random.one_in(2) { 8080 } else { port };
+    let upper = if random.one_in(6) { 1 + random.below(5) as u32 } else { 0 };
+    let key = ServerKey { addr: address([10, 1, 0, 10 + i]), port };
+    let weight = random.below(4) as u32;
+    ServerSpec { weight, upper, ..ServerSpec::new(key, method) }
+}
+
+fn random_packet(random: &mut Random) -> Vec<u8> {
+    let from_server = random.one_in(5);
+    let client = [10, 0, 0, 1 + random.below(4) as u8];
+    let server = [10, 1, 0, 10 + random.below(20) as u8];
+    let (client_port, service_port) = (40000 + random.below(40) as u16, random.of(&[80, 443, 53, 8080, 81]));
+    let vip = if random.one_in(10) { [10, 0, 0, 99] } else { random.of(&VIPS) };
+    let (src, dst, ports) = if from_server {
+        (server, client, (service_port, client_port))
+    } else {
+        (client, vip, (client_port, service_port))
+    };
+    let protocol = if random.one_in(12) { random.below(256) as u8 } else { random.of(&[6, 6, 6, 17]) };
+    let options = if random.one_in(10) { 4 * random.below(11) as usize } else { 0 };
+    let flags = random.of(&[0x02, 0x02, 0x12, 0x10, 0x10, 0x18, 0x11, 0x11, 0x04, 0x14, 0x00, 0x29]);
+    let payload = if random.one_in(6) { random.below(1500) as usize } else { random.below(40) as usize };
+    let mut frame = build(random, src, dst, ports, protocol, options, flags, payload);
+    if random.one_in(8) {
+        spoil(random, &mut frame);
+    }
+    frame
+}
+
+#[expect(clippy::too_many_arguments, reason = "a packet has that many parts")]
+fn build(
+    random: &mut Random,
+    src: [u8; 4],
+    dst: [u8; 4],
+    ports: (u16, u16),
+    protocol: u8,
+    options: usize,
+    flags: u8,
+    payload: usize,
+) -> Vec<u8> {
+    let mut l4 = Vec::new();
+    l4.extend(ports.0.to_be_bytes());
+    l4.extend(ports.1.to_be_bytes());
+    if protocol == 6 {
+        l4.extend((random.next() as u32).to_be_bytes());
+        l4.extend((random.next() as u32).to_be_bytes());
+        l4.extend([0x50, flags, 0x20, 0, random.next() as u8, random.next() as u8, 0, 0]);
+    } else {
+        let sum = if random.one_in(3) { 0u16 } else { random.next() as u16 };
+        l4.extend((8 + payload as u16).to_be_bytes());
+        l4.extend(sum.to_be_bytes());
+    }
+    l4.extend((0..payload).map(|i| i as u8));
+    let header = 20 + options;
+    let mut ip = vec![0x40 | (header / 4) as u8, random.next() as u8];
+    ip.extend(((header + l4.len()) as u16).to_be_bytes());
+    ip.extend((random.next() as u16).to_be_bytes());
+    let fragment: u16 = if random.one_in(20) { 0x2000 } else { random.of(&[0, 0x4000]) };
+    ip.extend(fragment.to_be_bytes());
+    let ttl = if random.one_in(15) { random.below(3) as u8 } else { 64 };
+    ip.extend([ttl, protocol, 0, 0]);
+    ip.extend(src);
+    ip.extend(dst);
+    ip.extend((0..options).map(|_| 1));
+    let sum = ip.chunks(2).fold(0u32, |s, p| s + u32::from(u16::from_be_bytes([p[0], p[1]])));
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let mut frame = vec![2, 0, 0, 0, 0, 0xfe, 2, 0, 0, 0, 0, 1, 8, 0];
+    frame.extend(ip);
+    frame.extend(l4);
+    frame
+}
+
+fn spoil(random: &mut Random, frame: &mut Vec<u8>) {
+    match random.below(4) {
+        0 => frame.truncate(14 + random.below(frame.len() as u64 - 13) as usize),
+        1 => frame.extend(vec![0; random.below(30) as usize]),
+        2 => {
+            let len = frame.len() as u64;
+            for _ in 0..1 + random.below(3) {
+                frame[random.below(len) as usize] = random.next() as u8;
+            }
+        }
+        _ => frame[16..18].copy_from_slice(&(random.next() as u16).to_be_bytes()),
+    }
+}
+
+fn resolve(engine: &Engine, random: &mut Random) {
+    let mut destinations = engine.destinations();
+    destinations.sort_by_key(|d| d.id);
+    for destination in destinations {
+        if random.one_in(12) {
+            continue;
+        }
+        let hop = Hop {
+            to: [2, 0, 0, 0, 2, destination.id as u8],
+            from: [2, 0, 0, 0, 1, 0xfe],
+            ifindex: if destination.id % 2 == 0 { 1 } else { 7 },
+            mtu: if destination.id % 3 == 0 { 600 } else { 1500 },
+        };
+        engine.resolve(destination.id, &hop, address([10, 1, 0, 254]));
+    }
+}
+
+fn action(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Drop(_) => 1,
+        Verdict::Pass(_) => 2,
+        Verdict::Transmit { .. } | Verdict::Answer { .. } => 3,
+        Verdict::Redirect { .. } => 4,
+    }
+}
+
+/// Everything of a table but when its entries were last seen.
+fn contents(buckets: &[Bucket<2>]) -> Vec<(u64, [u64; 2], u64, u64)> {
+    let lanes = buckets.iter().flat_map(|b| b.words.iter().zip(&b.bodies));
+    lanes.map(|(w, b)| (w.load() >> 24, b.key(), b.entry.load(), b.link.load())).collect()
+}
+
+fn counts(tables: &Tables) -> Vec<[u32; 3]> {
+    let lanes = tables.blocks.iter().flat_map(|b| (0..16).map(move |i| (b, i)));
+    lanes.map(|(b, i)| [b.active[i].load(), b.total[i].load(), b.overload[i].load()]).collect()
+}
+
+fn pin_to_first_processor() {
+    let mut set = nix::sched::CpuSet::new();
+    set.set(0).expect("there is a first processor");
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)
+        .expect("the first processor is ours to use");
+}
+
+/// Runs `packets` packets through both and compares; `known`: through the short way and then the long one, as the kernel.
+fn compare(name: &str, seed: u64, packets: usize) {
+    pin_to_first_processor();
+    let mut random = Random(seed);
+    let fs = BpfFs::new(name);
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get()) as u32;
+    let sizes = Sizes::for_site(2000, 64, 512, cpus);
+    let xdp = Xdp::load(Pins::on(&fs.0).expect("a BPF file system"), sizes, 42).expect("the program loads");
+    let host = Arc::new(Tables::on_heap(sizes, 42));
+    let site = random_site(&mut random);
+    let mut engines = [Engine::new(Arc::clone(&host)), Engine::new(Arc::clone(xdp.tables()))];
+    let hops = random.next() | 1;
+    for engine in &mut engines {
+        engine.apply(&site).expect("a site that is right");
+        resolve(engine, &mut Random(hops));
+    }
+    let env = HostEnv::new(&host, 0);
+    let mut verdicts = std::collections::BTreeMap::new();
+    for n in 0..packets {
+        let frame = random_packet(&mut random);
+        let mut buffer = vec![0; Frame::HEADROOM];
+        buffer.extend(&frame);
+        let mut packet = Frame::new(&mut buffer, Frame::HEADROOM);
+        env.set_now(xdp.now().expect("the clock runs").count());
+        let verdict = director::balance_known(&mut packet, &env)
+            .unwrap_or_else(|| director::balance(&mut packet, &env));
+        let (kernel_action, kernel_bytes) = xdp.try_packet(&frame).expect("the packet runs");
+        *verdicts
+            .entry(format!("{verdict:?}").split(" {").next().unwrap_or_default().to_owned())
+            .or_insert(0) += 1;
+        assert_eq!(action(verdict), kernel_action, "packet {n} of seed {seed}: {verdict:?}\n{frame:02x?}");
+        if kernel_action > 1 {
+            assert_eq!(packet.len(), kernel_bytes.len(), "packet {n} of seed {seed}: {verdict:?}");
+            assert_eq!(packet.bytes(), kernel_bytes, "packet {n} of seed {seed}: {verdict:?}\n{frame:02x?}");
+        }
+    }
+    assert_eq!(counts(&host), counts(xdp.tables()), "counts after seed {seed}");
+    assert!(contents(&host.conns_v4) == contents(&xdp.tables().conns_v4), "connections after seed {seed}");
+    assert!(contents(&host.replies_v4) == contents(&xdp.tables().replies_v4), "replies after seed {seed}");
+    assert_eq!(xlvs_datapath::conns::discrepancies(&host), []);
+    println!("seed {seed}: {verdicts:?}");
+    assert!(verdicts.len() > 6, "the packets met too few fates: {verdicts:?}");
+}
+
+#[test]
+fn twenty_sites_with_two_thousand_packets_each_fare_alike_in_both() {
+    for seed in 1..=20 {
+        compare(&format!("diff{seed}"), u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15), 2000);
+    }
+}

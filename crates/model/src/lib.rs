@@ -1,0 +1,23 @@
+//! What an operator says: services, servers and policies, in LVS's words, and the changes to them.
+//!
+//! This crate knows what is legal and what a command leaves behind ([`Model::apply`]); it does not know
+//! packets, memory or sockets. Everything in it can be sent as JSON.
+
+pub mod change;
+pub mod check;
+pub mod diff;
+pub mod refusal;
+mod services;
+pub mod spec;
+pub mod state;
+pub mod supported;
+pub mod view;
+
+pub use change::Change;
+pub use diff::{Plan, diff};
+pub use refusal::Refusal;
+pub use spec::{
+    Family, Persistence, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts, Tunnel,
+};
+pub use state::Model;
+pub use supported::supported;

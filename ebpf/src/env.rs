@@ -1,0 +1,311 @@
+//! The surroundings of a packet in the kernel: maps and helpers.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{bpf_fib_lookup as FibQuery, xdp_md};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64, bpf_loop,
+};
+use aya_ebpf::maps::Array;
+use xlvs_core::config::Config;
+use xlvs_core::conn::word::Tick;
+use xlvs_core::conn::table::{New, Probe, Refused, packed};
+use xlvs_core::conn::{Bucket, Memory, SlotId};
+use xlvs_core::env::{Env, Route, RouteV4, Step};
+use xlvs_core::sched::{Choice, Question};
+use xlvs_core::sched::affinity::{self, Set};
+use xlvs_core::sched::choices::Choices;
+use xlvs_core::server::Server;
+use xlvs_core::service::{Block, Service};
+use xlvs_core::stats::{Counters, Stats};
+
+use crate::{maps, scheduling};
+
+/// See the module.
+pub struct KernelEnv {
+    ctx: *mut xdp_md,
+}
+
+impl KernelEnv {
+    /// The surroundings of this context's packet.
+    #[inline(always)]
+    pub fn new(ctx: *mut xdp_md) -> Self {
+        Self { ctx }
+    }
+
+    /// The same where there is no packet to be asked about: the interface and routes must not be.
+    #[inline(always)]
+    pub fn without_packet() -> Self {
+        Self { ctx: core::ptr::null_mut() }
+    }
+
+    /// The context.
+    #[inline(always)]
+    pub fn ctx(&self) -> *mut xdp_md {
+        self.ctx
+    }
+}
+
+/// A table whose operations are functions with global names: the verifier looks at such a function once, by itself,
+/// whatever it is called from. The last name, of insertion, is left out where only the daemon inserts.
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident, $map:ident, $buckets:ident, $look_up:ident $(, $put:ident)?) => {
+        $(#[$doc])*
+        pub struct $name;
+
+        impl Memory<2> for $name {
+            #[inline(always)]
+            fn buckets(&self) -> u32 {
+                maps::$buckets()
+            }
+
+            #[inline(always)]
+            fn bucket(&self, index: u32) -> Option<&Bucket<2>> {
+                record(&maps::$map, index)
+            }
+
+            #[inline(always)]
+            fn look_up(&self, probe: &Probe<2>) -> Option<SlotId> {
+                packed::unpack_look_up($look_up(probe.key[0], probe.key[1]))
+            }
+
+            $(
+                #[inline(always)]
+                fn put(&self, probe: &Probe<2>, new: &New) -> Result<SlotId, Refused> {
+                    packed::unpack_put($put(probe.key[0], probe.key[1], new.word.0, new.entry, new.link))
+                }
+            )?
+        }
+
+        /// `look_up`, verified by itself.
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $look_up(key_0: u64, key_1: u64) -> u64 {
+            packed::look_up(&$name, &probe(&$name, [key_0, key_1]))
+        }
+
+        $(
+            /// `put`, verified by itself.
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            pub extern "C" fn $put(key_0: u64, key_1: u64, word: u64, entry: u64, link: u64) -> u64 {
+                packed::put(&$name, &probe(&$name, [key_0, key_1]), word, entry, link)
+            }
+        )?
+    };
+}
+
+#[inline(always)]
+fn probe<M: Memory<2>>(memory: &M, key: [u64; 2]) -> Probe<2> {
+    let seed = record(&maps::CONFIG, 0).map_or(0, |config| config.seed.load());
+    Probe::new(key, seed, memory.buckets())
+}
+
+table!(
+    /// Connections.
+    ConnsV4,
+    CONNS_V4,
+    conns_v4_buckets,
+    conns_v4_look_up,
+    conns_v4_put
+);
+table!(
+    /// Backlinks.
+    RepliesV4,
+    REPLIES_V4,
+    replies_v4_buckets,
+    replies_v4_look_up,
+    replies_v4_put
+);
+table!(
+    /// Service ids.
+    ServicesV4,
+    SERVICES_V4,
+    services_v4_buckets,
+    services_v4_look_up
+);
+
+/// Destination caches.
+pub struct Affinity;
+
+impl Memory<{ affinity::KEY }> for Affinity {
+    #[inline(always)]
+    fn buckets(&self) -> u32 {
+        maps::affinity_buckets()
+    }
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<&Bucket<{ affinity::KEY }>> {
+        record(&maps::AFFINITY, index)
+    }
+
+    #[inline(always)]
+    fn look_up(&self, probe: &Probe<{ affinity::KEY }>) -> Option<SlotId> {
+        let [low, high, whose] = probe.key;
+        packed::unpack_look_up(affinity_look_up(low, high, whose))
+    }
+}
+
+/// `look_up`, verified by itself.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn affinity_look_up(low: u64, high: u64, whose: u64) -> u64 {
+    let env = KernelEnv::without_packet();
+    packed::look_up(&Affinity, &affinity::probe(&env, [low, high, whose]))
+}
+
+#[inline(always)]
+fn record<T>(map: &'static Array<T>, index: u32) -> Option<&'static T> {
+    // SAFETY: the element lives as long as the map; it consists of cells, which may be shared.
+    map.get_ptr(index).map(|p| unsafe { &*p })
+}
+
+impl Env for KernelEnv {
+    type TableV4 = ConnsV4;
+    type RepliesV4 = RepliesV4;
+    type ServicesV4 = ServicesV4;
+    type Affinity = Affinity;
+
+    #[inline(always)]
+    fn conns_v4(&self) -> &ConnsV4 {
+        &ConnsV4
+    }
+
+    #[inline(always)]
+    fn replies_v4(&self) -> &RepliesV4 {
+        &RepliesV4
+    }
+
+    #[inline(always)]
+    fn services_v4(&self) -> &ServicesV4 {
+        &ServicesV4
+    }
+
+    #[inline(always)]
+    fn affinity(&self) -> &Affinity {
+        &Affinity
+    }
+
+    #[inline(always)]
+    fn set(&self, slot: u32) -> Option<&Set> {
+        record(&maps::SETS, slot)
+    }
+
+    #[inline(always)]
+    fn choose(&self, question: &Question) -> Choice {
+        let [a, b, c, d] = scheduling::asked(question);
+        Choice(scheduling::xlvs_choose(a, b, c, d))
+    }
+
+    #[inline(always)]
+    fn remember(&self, question: &Question, server: u32) {
+        let [service, _, low, high] = scheduling::asked(question);
+        scheduling::xlvs_remember(service, low, high, server as u64);
+    }
+
+    #[inline(always)]
+    fn choices(&self, line: u32) -> Option<&Choices> {
+        record(&maps::CHOICES, line)
+    }
+
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        record(&maps::CONFIG, 0)
+    }
+
+    #[inline(always)]
+    fn service(&self, id: u32) -> Option<&Service> {
+        record(&maps::SERVICES, id)
+    }
+
+    #[inline(always)]
+    fn block(&self, id: u32) -> Option<&Block> {
+        record(&maps::BLOCKS, id)
+    }
+
+    #[inline(always)]
+    fn server(&self, id: u32) -> Option<&Server> {
+        record(&maps::SERVERS, id)
+    }
+
+    #[inline(always)]
+    fn stats(&self, id: u32) -> Option<&Stats> {
+        // SAFETY: the helper takes no argument.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        record(&maps::STATS, cpu.wrapping_mul(maps::stats_per_cpu()).wrapping_add(id))
+    }
+
+    #[inline(always)]
+    fn counters(&self) -> Option<&Counters> {
+        // SAFETY: the helper takes no argument.
+        record(&maps::COUNTERS, unsafe { bpf_get_smp_processor_id() })
+    }
+
+    #[inline(always)]
+    fn now(&self) -> Tick {
+        // The verifier makes this call a load of the jiffies (since 5.6), where the other clocks cost 14 to 31 ns.
+        // SAFETY: the helper takes no argument.
+        let jiffies = unsafe { bpf_jiffies64() };
+        Tick::new((jiffies.wrapping_mul(maps::ticks_in_2_24_jiffies()) >> 24) as u32)
+    }
+
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        // SAFETY: the kernel hands a valid context to the entry point.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: the helper takes no argument.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn route_v4(&self, query: &RouteV4) -> Route {
+        // SAFETY: plain data of integers and unions of them.
+        let mut fib: FibQuery = unsafe { core::mem::zeroed() };
+        fib.family = AF_INET;
+        fib.l4_protocol = query.protocol;
+        fib.ifindex = self.ingress();
+        fib.__bindgen_anon_1.tot_len = query.len;
+        fib.__bindgen_anon_2.tos = query.tos & 0x1c;
+        fib.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(query.src);
+        fib.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(query.dst);
+        // SAFETY: context and query are valid, and the size is the query's.
+        let answer = unsafe {
+            bpf_fib_lookup(self.ctx.cast::<c_void>(), &raw mut fib, size_of::<FibQuery>() as i32, 0)
+        };
+        match answer {
+            FIB_SUCCESS => Route::Via { ifindex: fib.ifindex, from: fib.smac, to: fib.dmac },
+            FIB_NO_NEIGHBOUR => Route::NoNeighbour,
+            // SAFETY: an integer in a union of integers; the kernel puts the MTU there with this answer (since 5.12).
+            FIB_FRAG_NEEDED => Route::TooBig { mtu: unsafe { fib.__bindgen_anon_1.mtu_result } },
+            _ => Route::None,
+        }
+    }
+
+    #[inline(always)]
+    fn want_neighbour_v4(&self, addr: [u8; 4]) {
+        // A full ring means that the daemon is busy with others; this client will ask again.
+        let _full = maps::WANTED.output::<[u8; 4]>(&addr, 0);
+    }
+
+    #[inline(always)]
+    fn repeat<S: Step>(&self, n: u32, step: &mut S) {
+        // SAFETY: `turn` takes what is handed to it here, and `step` outlives the call.
+        unsafe { bpf_loop(n, turn::<S> as *const () as *mut c_void, (&raw mut *step).cast::<c_void>(), 0) };
+    }
+}
+
+/// What `bpf_loop` calls: 0 goes on, 1 ends.
+unsafe extern "C" fn turn<S: Step>(i: u32, step: *mut c_void) -> i64 {
+    // SAFETY: `repeat` hands its own exclusive reference through the kernel to this function.
+    let step = unsafe { &mut *step.cast::<S>() };
+    if step.turn(i) { 0 } else { 1 }
+}
+
+const AF_INET: u8 = 2;
+const FIB_SUCCESS: i64 = 0;
+const FIB_NO_NEIGHBOUR: i64 = 7;
+const FIB_FRAG_NEEDED: i64 = 8;

@@ -1,0 +1,123 @@
+//! Entry points of the data plane. All policy is in `xlvs-core`; here a verdict becomes an XDP action.
+#![no_std]
+#![no_main]
+
+mod env;
+mod maps;
+mod packet;
+mod scheduling;
+
+use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use xlvs_core::conn::SlotId;
+use xlvs_core::env::{Env, Step};
+use xlvs_core::packet::Packet;
+use xlvs_core::verdict::Verdict;
+use xlvs_core::wire::Header;
+use xlvs_core::{director, expire};
+
+use crate::env::KernelEnv;
+use crate::packet::XdpPacket;
+
+/// The director: attached to the interfaces that carry balanced traffic. Connections that go on as before are dealt with
+/// here; the rest is [`xlvs_slow`]'s.
+#[xdp]
+pub fn xlvs_director(ctx: XdpContext) -> u32 {
+    let env = KernelEnv::new(ctx.ctx);
+    if let Some(verdict) = director::balance_known(&mut XdpPacket::new(ctx.ctx), &env) {
+        return action(verdict);
+    }
+    // Only comes back when the daemon has not put the program there, which it does before it attaches this one.
+    // SAFETY: the array holds XDP programs only; nothing of this frame is used after the call.
+    let _missing = unsafe { maps::SLOW.tail_call(&ctx, 0) };
+    XDP_ABORTED
+}
+
+/// The slow way: new connections, ends of connections, answers.
+#[xdp]
+pub fn xlvs_slow(ctx: XdpContext) -> u32 {
+    let env = KernelEnv::new(ctx.ctx);
+    action(director::balance(&mut XdpPacket::new(ctx.ctx), &env))
+}
+
+#[inline(always)]
+fn action(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Pass(_) => XDP_PASS,
+        Verdict::Drop(_) => XDP_DROP,
+        Verdict::Transmit { .. } | Verdict::Answer { .. } => XDP_TX,
+        // SAFETY: the helper only reads its arguments.
+        Verdict::Redirect { ifindex } => unsafe { bpf_redirect(ifindex, 0) as u32 },
+    }
+}
+
+/// The clock, for the daemon: run with `BPF_PROG_TEST_RUN`, never attached. Returns the tick.
+#[xdp]
+pub fn xlvs_clock(ctx: XdpContext) -> u32 {
+    KernelEnv::new(ctx.ctx).now().count()
+}
+
+/// The sweeper's hand: run by the daemon with `BPF_PROG_TEST_RUN`, never attached.
+///
+/// The "packet" is a list of 32-bit slot numbers, their count first, that the daemon saw expired. Here they are judged
+/// again and removed, in the kernel, so that a daemon killed at any moment leaves no count half moved. Returns how
+/// many were removed.
+#[xdp]
+pub fn xlvs_sweep(ctx: XdpContext) -> u32 {
+    let env = KernelEnv::new(ctx.ctx);
+    let Some(count) = XdpPacket::new(ctx.ctx).header::<Le32>(0).map(Le32::get) else { return XDP_ABORTED };
+    let mut sweep = Sweep { env: &env, removed: 0 };
+    env.repeat(count, &mut sweep);
+    sweep.removed
+}
+
+/// Slots in one run of [`xlvs_sweep`] at the most.
+const SWEEP_MOST: u32 = 1000;
+
+struct Sweep<'e> {
+    env: &'e KernelEnv,
+    removed: u32,
+}
+
+impl Step for Sweep<'_> {
+    #[inline(always)]
+    fn turn(&mut self, i: u32) -> bool {
+        if i >= SWEEP_MOST {
+            return false;
+        }
+        let packet = XdpPacket::new(self.env.ctx());
+        let Some(slot) = packet.header::<Le32>(4 + 4 * i as usize).map(Le32::get) else { return false };
+        let Some(config) = self.env.config() else { return false };
+        if expire::sweep_slot_v4(self.env, config, SlotId(slot), self.env.now()) {
+            self.removed += 1;
+        }
+        true
+    }
+}
+
+/// A number as the daemon writes it into a list.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Le32([u8; 4]);
+// SAFETY: an array of bytes.
+unsafe impl Header for Le32 {}
+
+impl Le32 {
+    /// The number.
+    #[inline(always)]
+    pub fn get(&self) -> u32 {
+        u32::from_le_bytes(self.0)
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // No path leads here: the build fails when the object names a panic.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,83 @@
+//! The maps. Their sizes are set by the loader; names and value layouts are the pinned interface (`abi` in the daemon).
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, ProgramArray, RingBuf};
+use xlvs_core::config::Config;
+use xlvs_core::conn::Bucket;
+use xlvs_core::sched::affinity::{self, Set};
+use xlvs_core::sched::choices::Choices;
+use xlvs_core::server::Server;
+use xlvs_core::service::{Block, Service};
+use xlvs_core::stats::{Counters, Stats};
+
+/// `BPF_F_MMAPABLE`: the daemon works on the same memory.
+const MMAPABLE: u32 = 1 << 10;
+
+#[map]
+pub static CONNS_V4: Array<Bucket<2>> = Array::pinned(1, MMAPABLE);
+#[map]
+pub static REPLIES_V4: Array<Bucket<2>> = Array::pinned(1, MMAPABLE);
+#[map]
+pub static SERVICES_V4: Array<Bucket<2>> = Array::pinned(1, MMAPABLE);
+/// Destination caches of lblc and lblcr.
+#[map]
+pub static AFFINITY: Array<Bucket<{ affinity::KEY }>> = Array::pinned(1, MMAPABLE);
+/// Sets of lblcr, by slot of `AFFINITY`.
+#[map]
+pub static SETS: Array<Set> = Array::pinned(1, MMAPABLE);
+/// Lines of the schedulers' tables.
+#[map]
+pub static CHOICES: Array<Choices> = Array::pinned(1, MMAPABLE);
+#[map]
+pub static CONFIG: Array<Config> = Array::pinned(1, MMAPABLE);
+#[map]
+pub static SERVICES: Array<Service> = Array::pinned(1, MMAPABLE);
+#[map]
+pub static BLOCKS: Array<Block> = Array::pinned(1, MMAPABLE);
+#[map]
+pub static SERVERS: Array<Server> = Array::pinned(1, MMAPABLE);
+/// By processor, then by statistics record: processor × `STATS_PER_CPU` + record.
+#[map]
+pub static STATS: Array<Stats> = Array::pinned(1, MMAPABLE);
+/// By processor.
+#[map]
+pub static COUNTERS: Array<Counters> = Array::pinned(1, MMAPABLE);
+/// IPv4 addresses whose next hop the daemon should resolve.
+#[map]
+pub static WANTED: RingBuf = RingBuf::pinned(4096, 0);
+
+/// The program that the director calls for what it declines. Pinned because the kernel empties a program array when
+/// nobody holds it but programs.
+#[map]
+pub static SLOW: ProgramArray = ProgramArray::pinned(1, 0);
+
+macro_rules! constants {
+    ($($(#[$doc:meta])* $name:ident, $get:ident: $type:ty;)*) => {
+        $(
+            #[unsafe(no_mangle)]
+            static $name: $type = 0;
+
+            $(#[$doc])*
+            #[inline(always)]
+            pub fn $get() -> $type {
+                // SAFETY: a static; volatile because the loader writes another value into it before the program is verified.
+                unsafe { core::ptr::read_volatile(&raw const $name) }
+            }
+        )*
+    };
+}
+
+constants! {
+    /// Buckets of the connection table.
+    CONNS_V4_BUCKETS, conns_v4_buckets: u32;
+    /// Buckets of the reply table.
+    REPLIES_V4_BUCKETS, replies_v4_buckets: u32;
+    /// Buckets of the service table.
+    SERVICES_V4_BUCKETS, services_v4_buckets: u32;
+    /// Buckets of the destination caches.
+    AFFINITY_BUCKETS, affinity_buckets: u32;
+    /// Statistics records of a processor.
+    STATS_PER_CPU, stats_per_cpu: u32;
+    /// Quarter seconds in 2^24 jiffies.
+    TICKS_IN_2_24_JIFFIES, ticks_in_2_24_jiffies: u64;
+}

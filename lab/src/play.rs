@@ -1,0 +1,162 @@
+//! Plays recorded cases with real sockets through a running director.
+//!
+//! A case says what was done with a kernel's IPVS: `ipvsadm` lines, then steps (connections opened
+//! and closed, datagrams, listings). We do the same and say what we saw: which server got each
+//! connection, and the listings. Who compares is not our concern.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Map, Value, json};
+
+use crate::director::Director;
+use crate::topology::Lab;
+
+use scene::Scene;
+
+mod scene;
+
+/// The recorded cases speak of four real servers.
+const SERVERS: u8 = 4;
+
+/// Plays the cases of a file whose names are wanted, and prints one line of JSON for each: `name`,
+/// `sequence`, `snaps`, `after`; or `name` and `error` when it could not be played.
+pub fn play(file: &Path, wanted: impl Fn(&str) -> bool, xlvs_bin: &Path, out: &mut dyn Write) -> Result<()> {
+    let cases = read_cases(file)?;
+    let lab = Lab::two_network(SERVERS)?;
+    let director = Director::start(&lab, xlvs_bin)?;
+    for case in cases.iter().filter(|case| wanted(text(case, "name"))) {
+        let line = play_case(&lab, &director, case)
+            .unwrap_or_else(|error| json!({ "name": case["name"], "error": format!("{error:#}") }));
+        writeln!(out, "{line}")?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// One case, or an object with a list of them.
+fn read_cases(file: &Path) -> Result<Vec<Value>> {
+    let bytes = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let mut value: Value =
+        serde_json::from_str(&bytes).with_context(|| format!("{} is no JSON", file.display()))?;
+    match value.get_mut("cases").map(Value::take) {
+        Some(Value::Array(cases)) => Ok(cases),
+        Some(_) => anyhow::bail!("{}: `cases` is no list", file.display()),
+        None => Ok(vec![value]),
+    }
+}
+
+fn play_case(lab: &Lab, director: &Director, case: &Value) -> Result<Value> {
+    ensure!(case["fwmark"].is_null(), "mark services cannot be played yet");
+    ensure!(case["sysctls"].is_null(), "cases with sysctls cannot be played yet");
+    let outcome = play_steps(lab, director, case);
+    // The next case finds an empty director, whatever became of this one.
+    director.must("-C")?;
+    outcome
+}
+
+fn play_steps(lab: &Lab, director: &Director, case: &Value) -> Result<Value> {
+    let mut scene = Scene::new(lab, case)?;
+    // Lines that failed in the recording must be tried too: they may have done something.
+    for line in list(case, "setup") {
+        command(director, line)?;
+    }
+    let (mut sequence, mut snaps) = (Vec::new(), Vec::new());
+    for step in list(case, "steps") {
+        match text(step, "op") {
+            "open" => sequence.push(scene.open(step)?),
+            "short" => sequence.push(scene.short(step)?),
+            "dgram" => sequence.push(scene.datagram(index(step, "conn")?)?),
+            "close" => scene.close(index(step, "closed")?),
+            "rst" => scene.reset(index(step, "closed")?)?,
+            "adm" => command(director, step)?,
+            "snap" => snaps.push(listings(director, step, scene.port())?),
+            "sleep" => std::thread::sleep(Duration::from_secs_f64(
+                step["s"].as_f64().unwrap_or(0.0).clamp(0.0, 60.0),
+            )),
+            other => anyhow::bail!("the step {other:?} cannot be played"),
+        }
+    }
+    let after = listings(director, &case["after"], scene.port())?;
+    Ok(json!({ "name": case["name"], "sequence": sequence.join(" "), "snaps": snaps, "after": after }))
+}
+
+fn command(director: &Director, recorded: &Value) -> Result<()> {
+    let words: Vec<&str> = text(recorded, "cmd").split_whitespace().skip(1).collect();
+    director.ipvsadm(&words).map(drop)
+}
+
+/// The same listings as in a recorded step or at a case's end, by their names there.
+fn listings(director: &Director, recorded: &Value, port: u16) -> Result<Value> {
+    let names = recorded.as_object().into_iter().flat_map(Map::keys).filter(|name| *name != "op");
+    let mut listings = Map::new();
+    for name in names {
+        let words = words_of(name).with_context(|| format!("no listing is called {name:?}"))?;
+        let mut listing = director.ipvsadm(&words.split(' ').collect::<Vec<_>>())?.out;
+        if name == "conn" {
+            listing = connections_of(&listing, port);
+        }
+        listings.insert(name.clone(), listing.into());
+    }
+    Ok(Value::Object(listings))
+}
+
+fn words_of(listing: &str) -> Option<&'static str> {
+    Some(match listing {
+        "Ln" => "-Ln",
+        "stats" => "-Ln --stats",
+        "rate" => "-Ln --rate",
+        "conn" => "-Lnc",
+        "save" => "-Sn",
+        "thresholds" => "-Ln --thresholds",
+        "persistent_conn" => "-Ln --persistent-conn",
+        "stats_exact" => "-Ln --stats --exact",
+        "rate_exact" => "-Ln --rate --exact",
+        "timeout" => "-L --timeout",
+        "daemon" => "-L --daemon",
+        _ => return None,
+    })
+}
+
+/// Head lines, the case's own connections, and templates, whose client port is 0.
+fn connections_of(listing: &str, port: u16) -> String {
+    let own = |line: &&str| {
+        let mut words = line.split_whitespace().skip(1);
+        let is_entry = words.next().is_some_and(|left| left.starts_with(|c: char| c.is_ascii_digit()));
+        !is_entry || words.any(|word| word.ends_with(&format!(":{port}")) || word.ends_with(":0"))
+    };
+    listing.lines().filter(own).flat_map(|line| [line, "\n"]).collect()
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value[key].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn index(step: &Value, key: &str) -> Result<usize> {
+    let number =
+        step[key].as_u64().with_context(|| format!("the step {} has no {key:?}", text(step, "op")))?;
+    Ok(usize::try_from(number)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_other_cases_are_left_out() {
+        let listing = "IPVS connection entries\n\
+                       pro expire state       source             virtual            destination\n\
+                       TCP 01:58  TIME_WAIT   10.0.0.1:10003     10.0.0.100:2001    10.1.0.11:2001\n\
+                       TCP 01:58  TIME_WAIT   10.0.0.1:10004     10.0.0.100:2002    10.1.0.11:2002\n\
+                       TCP 00:58  ASSURED     10.0.0.1:0         10.0.0.100:2001    10.1.0.11:2001\n";
+        let kept: Vec<String> = connections_of(listing, 2002).lines().map(str::to_owned).collect();
+        assert_eq!(kept.len(), 4);
+        assert!(kept[2].contains(":2002") && kept[3].contains(":0 "));
+    }
+}

@@ -1,0 +1,313 @@
+//! Lays out the networks of README.md and sets up everybody as the LVS documents say.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::client::Client;
+use crate::edge::Edge;
+use crate::layout::{Layout, VIPS, alone, in_subnet};
+use crate::leftovers::{DIRECTORY, Leftover, Owned, PREFIX, sweep_stale};
+use crate::netns::Netns;
+
+/// A real server's host.
+pub struct Server {
+    /// `rs1`, `rs2`, ..: what it answers when asked who it is.
+    pub name: String,
+    /// Its own address: the RIP.
+    pub address: Ipv4Addr,
+    /// Its own IPv6 address.
+    pub address6: Ipv6Addr,
+    /// Where it lives; its device is `e0`.
+    pub netns: Netns,
+}
+
+/// A laid-out lab. Dropping it removes everything.
+// Fields are dropped in this order: whatever is attached to a device before its namespace.
+pub struct Lab {
+    edge: Edge,
+    /// The clients' host: many addresses, one device `c0` (and `c1` on the servers' network).
+    client: Netns,
+    /// The director's host.
+    pub director: Netns,
+    /// The real servers.
+    pub servers: Vec<Server>,
+    router: Option<Netns>,
+    switch: Netns,
+    directory: PathBuf,
+    _directory: Owned,
+    prefix: String,
+    layout: Layout,
+}
+
+impl Lab {
+    /// Everybody on one network, the director with one arm.
+    pub fn one_network(servers: u8) -> Result<Lab> {
+        Lab::lay_out(Layout::OneNetwork, servers)
+    }
+
+    /// Clients and servers on two networks with the director between them.
+    pub fn two_network(servers: u8) -> Result<Lab> {
+        Lab::lay_out(Layout::TwoNetwork, servers)
+    }
+
+    /// Lays out the given layout.
+    pub fn lay_out(layout: Layout, servers: u8) -> Result<Lab> {
+        require_root()?;
+        static SWEEP: Once = Once::new();
+        SWEEP.call_once(sweep_stale);
+        let mut lab = Lab::with_hosts(layout)?;
+        lab.connect_client()?;
+        lab.connect_director()?;
+        for number in 1..=servers {
+            lab.add_server(number)?;
+        }
+        Ok(lab)
+    }
+
+    /// The clients.
+    pub fn client(&self) -> Client<'_> {
+        Client::new(&self.client, self.layout)
+    }
+
+    /// The clients' namespace.
+    pub fn client_netns(&self) -> &Netns {
+        &self.client
+    }
+
+    /// Who has which address.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// A VIP; they count from 0.
+    pub fn vip(&self, number: u8) -> Ipv4Addr {
+        self.layout.vip(number)
+    }
+
+    /// A directory of this lab's own, which goes with it.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Adds a server behind a router on the servers' network, so that not all next hops are the
+    /// servers themselves. DR cannot reach it, as in any LVS. Only for the two-network layout.
+    pub fn add_far_server(&mut self) -> Result<usize> {
+        ensure!(self.layout == Layout::TwoNetwork, "a far server needs the two-network layout");
+        let router = self.host("rt")?;
+        self.plug(&router, "r0", "brS", "02:00:00:00:03:01")?;
+        self.connect_by_bridge("brF")?;
+        self.plug(&router, "r1", "brF", "02:00:00:00:03:02")?;
+        forward_packets(&router)?;
+        router.ip(&[
+            "addr add 10.1.0.2/24 dev r0",
+            "addr add 10.3.0.254/24 dev r1",
+            "route add default via 10.1.0.254",
+        ])?;
+        // Answers that carry a VIP go past the director here too; questions from clients are on their way in.
+        router.ip(&[
+            "route add default via 10.1.0.1 table 100",
+            "rule add from 10.0.0.0/24 iif r1 lookup 100",
+        ])?;
+        self.director.ip(&["route add 10.3.0.0/24 via 10.1.0.2"])?;
+        self.router = Some(router);
+
+        let number = u8::try_from(self.servers.len())? + 1;
+        let netns = self.host(&format!("rs{number}"))?;
+        self.plug(&netns, "e0", "brF", "02:00:00:00:03:0b")?;
+        let address = Ipv4Addr::new(10, 3, 0, 11);
+        hide_vips(&netns, self.layout)?;
+        netns.ip(&[
+            format!("addr add {}  dev e0", in_subnet(address)),
+            "route add default via 10.3.0.254".to_owned(),
+        ])?;
+        end_tunnels(&mut self.edge, &netns)?;
+        let name = format!("rs{number}");
+        self.servers.push(Server { name, address, address6: Ipv6Addr::UNSPECIFIED, netns });
+        Ok(self.servers.len() - 1)
+    }
+
+    /// Attaches an XDP program that is not the director's to one of its devices.
+    pub fn occupy(&mut self, device: &str) -> Result<()> {
+        self.edge.let_frames_in(&self.director, device)
+    }
+
+    fn with_hosts(layout: Layout) -> Result<Lab> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let id = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let (prefix, directory) = (format!("{PREFIX}{id}-"), Path::new(DIRECTORY).join(id));
+        let owned = Owned::new(Leftover::Directory(directory.clone()));
+        std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+        let edge = Edge::load()?;
+        let host = |role: &str| Netns::create(format!("{prefix}{role}"));
+        let (switch, client, director) = (host("sw")?, host("cl")?, host("lb")?);
+        for netns in [&client, &director] {
+            ordinary_host(netns)?;
+        }
+        // The switch is wire, not a host: no addresses, nothing of its own to say.
+        switch.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
+        switch.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
+        let (servers, router) = (Vec::new(), None);
+        Ok(Lab {
+            edge,
+            client,
+            director,
+            servers,
+            router,
+            switch,
+            directory,
+            _directory: owned,
+            prefix,
+            layout,
+        })
+    }
+
+    fn host(&self, role: &str) -> Result<Netns> {
+        let netns = Netns::create(format!("{}{role}", self.prefix))?;
+        ordinary_host(&netns)?;
+        Ok(netns)
+    }
+
+    fn connect_client(&mut self) -> Result<()> {
+        self.connect_by_bridge("brC")?;
+        self.plug(&self.client, "c0", "brC", "02:00:00:00:00:01")?;
+        let layout = self.layout;
+        let addresses =
+            (1..=layout.clients()).flat_map(|c| [in_subnet(layout.client(c)), in_subnet(layout.client6(c))]);
+        self.client.ip(&addresses.map(|address| format!("addr add {address} dev c0")).collect::<Vec<_>>())?;
+        if layout == Layout::OneNetwork {
+            return Ok(());
+        }
+        self.connect_by_bridge("brS")?;
+        self.plug(&self.client, "c1", "brS", "02:00:00:00:01:01")?;
+        self.client.ip(&["addr add 10.1.0.1/24 dev c1", "addr add fd01::1/64 dev c1 nodad"])
+    }
+
+    fn connect_director(&mut self) -> Result<()> {
+        let layout = self.layout;
+        self.plug(&self.director, "l0", "brC", "02:00:00:00:00:fe")?;
+        if layout == Layout::TwoNetwork {
+            self.plug(&self.director, "l1", "brS", "02:00:00:00:01:fe")?;
+            self.director.ip(&["addr add 10.1.0.254/24 dev l1", "addr add fd01::fe/64 dev l1 nodad"])?;
+        }
+        let own = [in_subnet(layout.director()), in_subnet(layout.director6())];
+        let vips = (0..VIPS).flat_map(|v| [in_subnet(layout.vip(v)), in_subnet(layout.vip6(v))]);
+        let addresses = own.into_iter().chain(vips).map(|address| format!("addr add {address} dev l0"));
+        self.director.ip(&addresses.collect::<Vec<_>>())?;
+        forward_packets(&self.director)?;
+        for device in layout.director_interfaces() {
+            self.edge.let_frames_in(&self.switch, &port_of(&self.director, device))?;
+        }
+        Ok(())
+    }
+
+    fn add_server(&mut self, number: u8) -> Result<()> {
+        let layout = self.layout;
+        let (name, address, address6) =
+            (format!("rs{number}"), layout.server(number), layout.server6(number));
+        let netns = self.host(&name)?;
+        let bridge = if layout == Layout::OneNetwork { "brC" } else { "brS" };
+        self.plug(&netns, "e0", bridge, &format!("02:00:00:00:02:{number:02x}"))?;
+        hide_vips(&netns, layout)?;
+        netns.ip(&[
+            format!("addr add {} dev e0", in_subnet(address)),
+            format!("addr add {} dev e0", in_subnet(address6)),
+        ])?;
+        answer_through_director(&netns, layout)?;
+        end_tunnels(&mut self.edge, &netns)?;
+        self.servers.push(Server { name, address, address6, netns });
+        Ok(())
+    }
+
+    fn connect_by_bridge(&self, bridge: &str) -> Result<()> {
+        self.switch
+            .ip(&[format!("link add {bridge} type bridge mcast_snooping 0"), format!("link set {bridge} up")])
+    }
+
+    /// Plugs a host's new device into a bridge of the switch.
+    fn plug(&self, host: &Netns, device: &str, bridge: &str, mac: &str) -> Result<()> {
+        let port = port_of(host, device);
+        self.switch.ip(&[
+            format!("link add {port} type veth peer name {device} netns {} address {mac}", host.name()),
+            format!("link set {port} master {bridge} up"),
+        ])?;
+        host.ip(&[format!("link set {device} up")])?;
+        // A veth's frames otherwise carry half-made checksums and joined segments, which XDP cannot see.
+        host.ethtool(device, "tx off gro off")?;
+        self.switch.ethtool(&port, "gro off")
+    }
+}
+
+/// The lab needs what only root may do.
+fn require_root() -> Result<()> {
+    let root = nix::unistd::geteuid().is_root();
+    ensure!(root, "the lab makes network namespaces and attaches XDP programs: run it as root");
+    Ok(())
+}
+
+/// The switch's end of a host's device.
+fn port_of(host: &Netns, device: &str) -> String {
+    let role = host.name().rsplit('-').next().unwrap_or_default();
+    format!("p-{role}-{device}")
+}
+
+fn ordinary_host(netns: &Netns) -> Result<()> {
+    for scope in ["all", "default"] {
+        // What is received on one device may well be answered by another here.
+        netns.sysctl(&format!("net.ipv4.conf.{scope}.rp_filter"), "0")?;
+        netns.sysctl(&format!("net.ipv6.conf.{scope}.accept_dad"), "0")?;
+        netns.sysctl(&format!("net.ipv6.conf.{scope}.accept_ra"), "0")?;
+    }
+    Ok(())
+}
+
+fn forward_packets(netns: &Netns) -> Result<()> {
+    netns.sysctl("net.ipv4.ip_forward", "1")?;
+    netns.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+    // A one-armed director must not tell servers that they could reach the client without it.
+    // The kernel takes the device's own setting OR the common one, so both.
+    let devices = netns
+        .run(|| std::fs::read_dir("/proc/sys/net/ipv4/conf").map(|all| all.flatten().collect::<Vec<_>>()))?;
+    for device in devices {
+        let name = device.file_name().to_string_lossy().into_owned();
+        netns.sysctl(&format!("net.ipv4.conf.{name}.send_redirects"), "0")?;
+    }
+    Ok(())
+}
+
+/// The VIPs on `lo`, and no word about them on the wire. ARP is silenced before they come.
+fn hide_vips(netns: &Netns, layout: Layout) -> Result<()> {
+    netns.sysctl("net.ipv4.conf.all.arp_ignore", "1")?;
+    netns.sysctl("net.ipv4.conf.all.arp_announce", "2")?;
+    let vips = (0..VIPS).flat_map(|v| [alone(layout.vip(v)), alone(layout.vip6(v))]);
+    netns.ip(&vips.map(|vip| format!("addr add {vip} dev lo")).collect::<Vec<_>>())
+}
+
+/// Answers of NAT go through the director, those that carry a VIP (DR, TUN) go past it.
+fn answer_through_director(netns: &Netns, layout: Layout) -> Result<()> {
+    let (clients, clients6) = layout.clients_behind_director();
+    let (vips, vips6) = layout.all_vips();
+    let (past, past6) = layout.way_past_director();
+    netns.ip(&[
+        format!("route add {clients} via {}", layout.gateway()),
+        format!("route add {past} table 100"),
+        format!("rule add from {vips} lookup 100"),
+    ])?;
+    netns.ip6(&[
+        format!("route add {clients6} via {}", layout.gateway6()),
+        format!("route add {past6} table 100"),
+        format!("rule add from {vips6} lookup 100"),
+    ])
+}
+
+/// The kernel's own tunnel device where there is one, else our program.
+fn end_tunnels(edge: &mut Edge, netns: &Netns) -> Result<()> {
+    if netns.run(|| std::fs::exists("/proc/sys/net/ipv4/conf/tunl0"))? {
+        netns.ip(&["link set tunl0 up"])?;
+        return netns.sysctl("net.ipv4.conf.tunl0.rp_filter", "0");
+    }
+    edge.unpack_tunnels(netns, "e0")
+}

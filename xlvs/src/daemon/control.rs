@@ -1,0 +1,199 @@
+//! The control socket.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::{UnixListener, UnixStream};
+use xlvs_datapath::conns::{self, Discrepancy};
+use xlvs_datapath::engine::ApplyError;
+use xlvs_model::view::Info;
+use xlvs_model::{Change, diff};
+
+use super::{Daemon, status};
+use crate::paths::Paths;
+use crate::plan;
+use crate::protocol::{Answer, Request};
+
+/// Opens the socket, for root only. The lock is held, so a socket that is there belongs to nobody.
+pub fn listen(paths: &Paths) -> anyhow::Result<UnixListener> {
+    let path = paths.socket();
+    match std::fs::remove_file(&path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(|| format!("remove the old socket {}", path.display())),
+    }
+    let listener =
+        UnixListener::bind(&path).with_context(|| format!("open the socket {}", path.display()))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("close the socket {} to others", path.display()))?;
+    Ok(listener)
+}
+
+/// Serves commands until the socket breaks.
+pub async fn serve(daemon: Rc<Daemon>, listener: UnixListener) -> anyhow::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await.context("take a command")?;
+        let daemon = Rc::clone(&daemon);
+        tokio::task::spawn_local(async move {
+            if let Err(why) = converse(&daemon, stream).await {
+                tracing::debug!(%why, "a command hung up");
+            }
+        });
+    }
+}
+
+/// A change of many services is megabytes long.
+const AT_ONCE: usize = 256 << 10;
+
+async fn converse(daemon: &Daemon, stream: UnixStream) -> io::Result<()> {
+    let (read, write) = stream.into_split();
+    let mut lines = BufReader::with_capacity(AT_ONCE, read).lines();
+    let mut out = BufWriter::new(write);
+    while let Some(line) = lines.next_line().await? {
+        match serde_json::from_str(&line) {
+            Ok(Request::Connections) => connections(daemon, &mut out).await?,
+            Ok(request) => say(&mut out, &answer(daemon, request).await).await?,
+            Err(e) => say(&mut out, &Answer::Failed(format!("the command was not understood: {e}"))).await?,
+        }
+        out.flush().await?;
+    }
+    Ok(())
+}
+
+async fn say<W: AsyncWriteExt + Unpin>(out: &mut W, answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    out.write_all(&line).await
+}
+
+async fn answer(daemon: &Daemon, request: Request) -> Answer {
+    match request {
+        Request::Apply(changes) => {
+            let applied = daemon.engine.borrow_mut().apply(&changes);
+            seek(daemon, &changes).await;
+            answer_of(applied)
+        }
+        Request::Become { changes, in_order, only_plan } => {
+            match become_this(daemon, &changes, in_order, only_plan).await {
+                Ok(sentences) => Answer::Plan(sentences),
+                Err(answer) => *answer,
+            }
+        }
+        Request::Model => Answer::Model(Box::new(daemon.engine.borrow().model().clone())),
+        Request::Overview => Answer::Overview(Box::new(status::overview(daemon).await)),
+        Request::Services(only) => Answer::Services(daemon.engine.borrow().services(only.as_ref())),
+        Request::Timeouts => Answer::Timeouts(daemon.engine.borrow().model().timeouts()),
+        Request::Info => {
+            let engine = daemon.engine.borrow();
+            let daemons = engine.model().daemons().to_vec();
+            Answer::Info(Info { table_size: engine.tables().sizes.conns, daemons })
+        }
+        Request::Check => Answer::Check(check(daemon).await),
+        Request::Connections => Answer::Failed("connections are streamed".to_owned()),
+    }
+}
+
+fn answer_of(applied: Result<(), ApplyError>) -> Answer {
+    match applied {
+        Ok(()) => Answer::Done,
+        Err(ApplyError::Refused(at, why)) => Answer::Refused(at, why),
+        Err(why @ ApplyError::Journal(_)) => Answer::Failed(why.to_string()),
+    }
+}
+
+/// Plans the way to what these changes make of nothing and, unless that is all, goes it as one change.
+async fn become_this(
+    daemon: &Daemon,
+    changes: &[Change],
+    in_order: bool,
+    only_plan: bool,
+) -> Result<Vec<String>, Box<Answer>> {
+    let refused = |(at, why)| Box::new(Answer::Refused(at, why));
+    let now = daemon.engine.borrow().model().clone();
+    let mut wanted = plan::desired(changes, &now).map_err(refused)?;
+    if !in_order {
+        wanted = plan::in_place(&wanted, &now).map_err(|why| refused((changes.len(), why)))?;
+    }
+    let way = diff(&now, &wanted);
+    if !only_plan && !way.is_empty() {
+        let applied = daemon.engine.borrow_mut().apply_all(&way);
+        // The plan's own steps are no lines of the operator's.
+        applied.map_err(|why| Box::new(Answer::Failed(format!("nothing was changed: {why}"))))?;
+        seek(daemon, &way).await;
+    }
+    Ok(plan::sentences(&way, &now))
+}
+
+/// Has the next hops looked for of servers that were added or changed.
+async fn seek(daemon: &Daemon, changes: &[Change]) {
+    let wanted = {
+        let engine = daemon.engine.borrow();
+        let destination = |change: &Change| match change {
+            Change::AddServer(key, spec) | Change::EditServer(key, spec) => {
+                engine.destination(key, &spec.key)
+            }
+            _ => None,
+        };
+        changes.iter().filter_map(destination).collect()
+    };
+    daemon.hops.want_also(wanted).await;
+}
+
+/// So many connections are taken from the table before they are written out.
+const CONNECTIONS_AT_ONCE: u32 = 4096;
+
+/// Streams the connections, so that five million of them do not lie in memory at once.
+async fn connections<W: AsyncWriteExt + Unpin>(daemon: &Daemon, out: &mut W) -> io::Result<()> {
+    let now = daemon.xdp.borrow().now().map_err(io::Error::other)?;
+    let tables = std::sync::Arc::clone(daemon.engine.borrow().tables());
+    let slots = tables.conns_v4.len() as u32 * 8;
+    for first in (0..slots).step_by(CONNECTIONS_AT_ONCE as usize) {
+        let mut found = Vec::new();
+        conns::each_in(&tables, now, first..slots.min(first + CONNECTIONS_AT_ONCE), |view| found.push(view));
+        for view in found {
+            say(out, &Answer::Connection(view)).await?;
+        }
+    }
+    say(out, &Answer::Done).await
+}
+
+/// Counters and table move while packets flow: what differs is looked at again, and only what differs in the same way is
+/// told.
+async fn check(daemon: &Daemon) -> Vec<String> {
+    let tables = std::sync::Arc::clone(daemon.engine.borrow().tables());
+    let mut differing = conns::discrepancies(&tables);
+    for _ in 0..20 {
+        if differing.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let again = conns::discrepancies(&tables);
+        differing.retain(|d| again.iter().any(|a| a.server == d.server && difference(a) == difference(d)));
+    }
+    differing.iter().map(sentence).collect()
+}
+
+fn difference(d: &Discrepancy) -> [u32; 3] {
+    [
+        d.counted.active.wrapping_sub(d.found.active),
+        d.counted.total.wrapping_sub(d.found.total),
+        d.counted.persistent.wrapping_sub(d.found.persistent),
+    ]
+}
+
+fn sentence(d: &Discrepancy) -> String {
+    format!(
+        "server {}: counted {} active, {} in all, {} persistent; the table holds {}, {}, {}",
+        d.server,
+        d.counted.active,
+        d.counted.total,
+        d.counted.persistent,
+        d.found.active,
+        d.found.total,
+        d.found.persistent
+    )
+}

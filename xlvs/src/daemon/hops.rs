@@ -1,0 +1,161 @@
+//! Keeps the servers' next hops in their records.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use xlvs_core::server::Hop;
+use xlvs_datapath::engine::Destination;
+use xlvs_datapath::nexthop::{self, Change, Command, NextHop, Reason, State, Target};
+
+use super::Daemon;
+
+/// How long a command waits for the next hops of servers that it added, so that the first connection finds them.
+const PATIENCE: Duration = Duration::from_millis(600);
+
+/// So many next hops can be known in that time; for more, nobody waits.
+const PROMPT: usize = 1000;
+
+/// Numbers from here on are clients', not servers'.
+const CLIENTS: u32 = 0x8000_0000;
+
+/// What is asked for, and what is known.
+#[derive(Default)]
+pub struct Hops {
+    commands: RefCell<Option<mpsc::Sender<Command>>>,
+    asked: RefCell<HashMap<u32, Destination>>,
+    settled: RefCell<HashSet<u32>>,
+    news: Notify,
+    clients: Cell<u32>,
+}
+
+impl Hops {
+    /// Asks for the next hops of exactly these servers.
+    pub async fn want(&self, destinations: Vec<Destination>) {
+        let wanted: HashSet<u32> = destinations.iter().map(|d| d.id).collect();
+        let gone: Vec<u32> = self.asked.borrow().keys().filter(|id| !wanted.contains(id)).copied().collect();
+        if !gone.is_empty() {
+            gone.iter().for_each(|id| self.forget(*id));
+            self.send(Change::Remove(gone)).await;
+        }
+        self.want_also(destinations).await;
+    }
+
+    /// Asks for the next hops of these servers too, and waits a little for those that are new.
+    pub async fn want_also(&self, destinations: Vec<Destination>) {
+        let new: Vec<Destination> =
+            destinations.into_iter().filter(|d| self.asked.borrow().get(&d.id) != Some(d)).collect();
+        if new.is_empty() {
+            return;
+        }
+        for destination in &new {
+            self.forget(destination.id);
+            self.asked.borrow_mut().insert(destination.id, *destination);
+        }
+        let target = |d: &Destination| Target { id: d.id, addr: d.addr, on_link: d.on_link };
+        self.send(Change::Add(new.iter().map(target).collect())).await;
+        if new.len() <= PROMPT {
+            let ids: Vec<u32> = new.iter().map(|d| d.id).collect();
+            let _late = tokio::time::timeout(PATIENCE, self.until_settled(&ids)).await;
+        }
+    }
+
+    fn forget(&self, id: u32) {
+        self.asked.borrow_mut().remove(&id);
+        self.settled.borrow_mut().remove(&id);
+    }
+
+    async fn until_settled(&self, ids: &[u32]) {
+        loop {
+            let news = self.news.notified();
+            if ids.iter().all(|id| self.settled.borrow().contains(id)) {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    /// Has the neighbour towards a client looked for.
+    pub async fn want_client(&self, addr: IpAddr) {
+        // A ring of 1024: the oldest is let go when a new one takes its number.
+        let id = CLIENTS | (self.clients.get() & 1023);
+        self.clients.set(self.clients.get().wrapping_add(1));
+        self.send(Change::Remove(vec![id])).await;
+        self.send(Change::Add(vec![Target { id, addr, on_link: false }])).await;
+    }
+
+    /// How an address is reached, in a sentence.
+    pub async fn describe(&self, addr: IpAddr) -> Option<String> {
+        let (reply, answer) = oneshot::channel();
+        let sender = self.commands.borrow().clone()?;
+        sender.send(Command::Describe { addr, reply }).await.ok()?;
+        answer.await.ok()
+    }
+
+    async fn send(&self, change: Change) {
+        let sender = self.commands.borrow().clone();
+        if let Some(sender) = sender {
+            // It only fails when the follower has ended, which ends the daemon.
+            let _ended = sender.send(Command::Targets(change)).await;
+        }
+    }
+
+    fn settle(&self, ids: &[u32]) {
+        self.settled.borrow_mut().extend(ids);
+        self.news.notify_waiters();
+    }
+}
+
+/// Starts following; the future ends when that breaks.
+pub fn follow(daemon: Rc<Daemon>) -> anyhow::Result<impl Future<Output = anyhow::Result<()>>> {
+    let (commands, commands_rx) = mpsc::channel(64);
+    let (events_tx, mut events) = mpsc::unbounded_channel();
+    let driver = nexthop::run(commands_rx, events_tx)?;
+    *daemon.hops.commands.borrow_mut() = Some(commands);
+    Ok(async move {
+        let driver = tokio::task::spawn_local(driver);
+        let servers = Rc::clone(&daemon);
+        tokio::task::spawn_local(async move {
+            let destinations = servers.engine.borrow().destinations();
+            servers.hops.want(destinations).await;
+        });
+        while let Some(event) = events.recv().await {
+            learn(&daemon, &event);
+        }
+        driver.await??;
+        anyhow::bail!("the kernel's routes and neighbours can no longer be followed; start the daemon again")
+    })
+}
+
+fn learn(daemon: &Daemon, event: &NextHop) {
+    let engine = daemon.engine.borrow();
+    let servers: Vec<u32> = event.ids.iter().copied().filter(|id| *id < CLIENTS).collect();
+    if servers.is_empty() {
+        return;
+    }
+    match &event.state {
+        State::Resolved { ifindex, source_mac, dest_mac, mtu, source } => {
+            let mtu = u16::try_from(*mtu).unwrap_or(u16::MAX);
+            let hop = Hop { to: *dest_mac, from: *source_mac, ifindex: *ifindex, mtu };
+            servers.iter().for_each(|id| engine.resolve(*id, &hop, *source));
+            tracing::debug!(server = %event.addr, "next hop known");
+            daemon.hops.settle(&servers);
+        }
+        State::Unresolved { reason } => {
+            let local = matches!(reason, Reason::Local);
+            servers.iter().for_each(|id| engine.unresolve(*id, local));
+            if matches!(reason, Reason::NeighbourPending) {
+                tracing::debug!(server = %event.addr, %reason, "no next hop yet");
+            } else {
+                if !local {
+                    tracing::warn!(server = %event.addr, %reason, "no next hop: packets to this server are dropped");
+                }
+                daemon.hops.settle(&servers);
+            }
+        }
+    }
+}

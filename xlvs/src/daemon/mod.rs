@@ -1,0 +1,122 @@
+//! `xlvs run`: the daemon. Packets do not need it; changes, next hops and the end of connections do.
+
+mod control;
+mod hops;
+pub mod lock;
+mod start;
+mod status;
+mod upkeep;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
+use xlvs_datapath::engine::Engine;
+use xlvs_datapath::xdp::{Mode, Xdp};
+
+use crate::paths::Paths;
+use lock::Lock;
+
+/// Options of the daemon.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// An interface that carries balanced traffic; name each (clients' and servers' side).
+    #[arg(long = "interface", short = 'i', required = true)]
+    pub interfaces: Vec<String>,
+    /// How the program is attached.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub xdp_mode: XdpMode,
+    /// Connections that the table holds at 80 % fill.
+    #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1000..=20_000_000))]
+    pub max_conns: u32,
+    /// Virtual services.
+    #[arg(long, default_value_t = 1 << 14, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_services: u32,
+    /// Real servers, all services together.
+    #[arg(long, default_value_t = 1 << 16, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub max_servers: u32,
+    /// The director's places.
+    #[command(flatten)]
+    pub paths: Paths,
+}
+
+/// See [`Mode`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum XdpMode {
+    /// Native where the driver can, else generic with a warning.
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// After the driver: works everywhere, and is slower.
+    Generic,
+}
+
+impl From<XdpMode> for Mode {
+    fn from(mode: XdpMode) -> Self {
+        match mode {
+            XdpMode::Auto => Self::Auto,
+            XdpMode::Native => Self::Native,
+            XdpMode::Generic => Self::Generic,
+        }
+    }
+}
+
+/// What the daemon's tasks share. They run in one thread.
+pub struct Daemon {
+    options: Options,
+    engine: RefCell<Engine>,
+    xdp: RefCell<Xdp>,
+    hops: hops::Hops,
+    /// Whether each interface's driver runs the program itself.
+    native: RefCell<HashMap<String, bool>>,
+    began: Instant,
+}
+
+/// Runs until SIGTERM or SIGINT. The data plane goes on without us.
+pub fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .init();
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the daemon must be run as root: it loads programs into the kernel");
+    }
+    let Some(_lock) = Lock::take(&options.paths.lock())? else {
+        bail!("another daemon is running on {}; `xlvs check` speaks to it", options.paths.run_dir.display());
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the daemon")?;
+    runtime.block_on(LocalSet::new().run_until(serve(options)))
+}
+
+async fn serve(options: Options) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let listener = control::listen(&options.paths)?;
+    let daemon = Rc::new(start::start(options)?);
+    let hops = hops::follow(Rc::clone(&daemon))?;
+    let wanted = upkeep::resolve_wanted(Rc::clone(&daemon));
+    let control = control::serve(Rc::clone(&daemon), listener);
+    let upkeep = upkeep::run(Rc::clone(&daemon));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        ended = hops => ended?,
+        ended = control => ended?,
+        () = upkeep => {}
+        () = wanted => {}
+    }
+    let _gone = std::fs::remove_file(daemon.options.paths.socket());
+    tracing::info!("the daemon ends; packets go on being forwarded; `xlvs unload` ends that too");
+    Ok(ExitCode::SUCCESS)
+}

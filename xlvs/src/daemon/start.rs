@@ -1,0 +1,161 @@
+//! From nothing, or from what another daemon left, to a director that forwards.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use nix::net::if_::if_nametoindex;
+use xlvs_datapath::engine::Engine;
+use xlvs_datapath::journal::{ABI_VERSION, Head, Journal, Line};
+use xlvs_datapath::tables::Sizes;
+use xlvs_datapath::xdp::{Pins, Xdp};
+
+use super::{Daemon, Options, hops};
+
+/// Loads, takes over what is pinned, attaches.
+pub fn start(options: Options) -> anyhow::Result<Daemon> {
+    for interface in &options.interfaces {
+        if if_nametoindex(interface.as_str()).is_err() {
+            bail!("there is no interface {interface}; `ip link` lists them");
+        }
+    }
+    let pins = Pins::on(&options.paths.bpffs)?;
+    let earlier = earlier_state(&options, &pins)?;
+    let sizes = sizes(&options, earlier.as_ref().map(|(head, _)| head.sizes));
+    let fresh = earlier.is_none();
+    match load_and_attach(&options, &pins, sizes) {
+        Ok((xdp, native)) => {
+            let engine = engine(&options, &xdp, earlier, sizes)?;
+            warn_about_forwarding(&options);
+            Ok(Daemon {
+                options,
+                engine: engine.into(),
+                xdp: xdp.into(),
+                hops: hops::Hops::default(),
+                native: native.into(),
+                began: Instant::now(),
+            })
+        }
+        Err(why) => {
+            // Nothing half-made stays behind; what an earlier daemon left is not ours to remove.
+            if fresh {
+                pins.remove()?;
+            }
+            Err(why)
+        }
+    }
+}
+
+/// The journal of the pinned state, if there is one of this boot. Journal and pins must be there together.
+fn earlier_state(options: &Options, pins: &Pins) -> anyhow::Result<Option<(Head, Vec<Line>)>> {
+    let pinned = pins.exist()?;
+    let journal = Journal::read(&options.paths.journal())?;
+    match (pinned, journal) {
+        (true, Some((head, lines))) if head.boot == boot_id()? => Ok(Some((head, lines))),
+        (true, _) => bail!(
+            "programs are pinned in {}, but their state file {} is missing or of another boot; \
+             `xlvs unload` removes the pins, then start again",
+            options.paths.bpffs.display(),
+            options.paths.journal().display()
+        ),
+        // The machine was restarted: pins are gone, and with them what the journal was about.
+        (false, _) => Ok(None),
+    }
+}
+
+fn sizes(options: &Options, pinned: Option<Sizes>) -> Sizes {
+    let cpus = possible_cpus();
+    let wanted = Sizes::for_site(options.max_conns, options.max_services, options.max_servers, cpus);
+    match pinned {
+        Some(pinned) if pinned != wanted => {
+            tracing::warn!(
+                "the pinned tables keep their sizes; `xlvs unload` and a new start give them those asked for now"
+            );
+            pinned
+        }
+        _ => wanted,
+    }
+}
+
+fn load_and_attach(
+    options: &Options,
+    pins: &Pins,
+    sizes: Sizes,
+) -> anyhow::Result<(Xdp, HashMap<String, bool>)> {
+    let mut xdp = Xdp::load(pins.clone(), sizes, random_seed()?)?;
+    let mut native = HashMap::new();
+    for interface in &options.interfaces {
+        native.insert(interface.clone(), attach(&mut xdp, interface, options)?);
+    }
+    for interface in xdp.detach_others(&options.interfaces)? {
+        tracing::info!(%interface, "detached: it is not named any more");
+    }
+    Ok((xdp, native))
+}
+
+/// Attaches to one interface and says how; `true`: in the driver.
+pub fn attach(xdp: &mut Xdp, interface: &str, options: &Options) -> anyhow::Result<bool> {
+    let native = xdp.attach(interface, options.xdp_mode.into())?;
+    if native {
+        tracing::info!(%interface, "attached");
+    } else if matches!(options.xdp_mode, super::XdpMode::Auto) {
+        tracing::warn!(%interface, "attached in generic mode: the driver has no native XDP; expect a fraction of the speed");
+    } else {
+        tracing::info!(%interface, "attached in generic mode");
+    }
+    Ok(native)
+}
+
+fn engine(
+    options: &Options,
+    xdp: &Xdp,
+    earlier: Option<(Head, Vec<Line>)>,
+    sizes: Sizes,
+) -> anyhow::Result<Engine> {
+    let tables = Arc::clone(xdp.tables());
+    let mut engine = match earlier {
+        Some((_, lines)) => {
+            let engine = Engine::restore(tables, lines);
+            tracing::info!(services = engine.model().services().len(), "took over the pinned state");
+            engine
+        }
+        None => Engine::new(tables),
+    };
+    let head = Head { abi: ABI_VERSION, boot: boot_id()?, sizes };
+    let journal = Journal::start(&options.paths.journal(), &head, engine.model(), engine.roster())?;
+    engine.keep_journal(journal);
+    Ok(engine)
+}
+
+/// NAT's replies are forwarded by the host's routing table, which says no while forwarding is off.
+fn warn_about_forwarding(options: &Options) {
+    for interface in &options.interfaces {
+        let path = format!("/proc/sys/net/ipv4/conf/{interface}/forwarding");
+        if std::fs::read_to_string(&path).is_ok_and(|v| v.trim() == "0") {
+            tracing::warn!(%interface, "IPv4 forwarding is off: replies of NAT servers are dropped; `sysctl -w net.ipv4.ip_forward=1`");
+        }
+    }
+}
+
+fn boot_id() -> anyhow::Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let id = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    Ok(id.trim().to_owned())
+}
+
+fn random_seed() -> anyhow::Result<u64> {
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut f| f.read_exact(&mut bytes))
+        .context("read /dev/urandom")?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Processors that may ever come: a program may run on any of them.
+fn possible_cpus() -> u32 {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let last = text.trim().rsplit([',', '-']).next().and_then(|n| n.parse::<u32>().ok());
+    last.map_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32), |n| n + 1)
+}

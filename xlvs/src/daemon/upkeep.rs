@@ -1,0 +1,147 @@
+//! What must be done now and then: the end of connections, rates, the trash, interfaces that come and go.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::unix::AsyncFd;
+use tokio::time::{MissedTickBehavior, interval};
+use xlvs_datapath::estimator;
+use xlvs_datapath::sweep::Sweeper;
+use xlvs_datapath::xdp::Presence;
+
+use super::{Daemon, start};
+
+/// A full sweep begins once a second: what has expired is gone within two.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Buckets that are looked at before others have their turn.
+const SLICE: usize = 16_384;
+/// The kernel looks into its trash every 60 s; more often does no harm, as two idle minutes are asked for anyway.
+const TRASH_EVERY: Duration = Duration::from_secs(10);
+/// The kernel's timer of lblc and lblcr, and which of its rounds is a full one.
+const CACHES_EVERY: Duration = Duration::from_secs(60);
+const FULL_ROUND: u32 = 30;
+const INTERFACES_EVERY: Duration = Duration::from_secs(1);
+
+/// Never ends.
+pub async fn run(daemon: Rc<Daemon>) {
+    let mut sweep = every(SWEEP_EVERY);
+    let mut estimate = every(Duration::from_secs(estimator::PERIOD_S));
+    let mut trash = every(TRASH_EVERY);
+    let mut interfaces = every(INTERFACES_EVERY);
+    let mut caches = every(CACHES_EVERY);
+    let mut round = 0u32;
+    let began = Instant::now();
+    loop {
+        tokio::select! {
+            _ = sweep.tick() => sweep_once(&daemon).await,
+            _ = estimate.tick() => daemon.engine.borrow_mut().estimate(),
+            _ = trash.tick() => {
+                empty_trash(&daemon, began.elapsed().as_secs()).await;
+            }
+            _ = interfaces.tick() => watch_interfaces(&daemon),
+            _ = caches.tick() => {
+                round = round.wrapping_add(1);
+                keep_caches(&daemon, round.is_multiple_of(FULL_ROUND));
+            }
+        }
+    }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+async fn empty_trash(daemon: &Daemon, now_s: u64) {
+    let emptied = daemon.engine.borrow_mut().empty_trash(now_s);
+    match emptied {
+        Ok(0) => {}
+        Ok(_) => {
+            let destinations = daemon.engine.borrow().destinations();
+            daemon.hops.want(destinations).await;
+        }
+        Err(why) => tracing::error!(%why, "removed servers keep their numbers"),
+    }
+}
+
+async fn sweep_once(daemon: &Daemon) {
+    let tables = Arc::clone(daemon.engine.borrow().tables());
+    let mut sweeper = Sweeper::default();
+    loop {
+        let now = match daemon.xdp.borrow().now() {
+            Ok(now) => now,
+            Err(why) => {
+                tracing::error!(%why, "the kernel's clock cannot be read; connections are not swept");
+                return;
+            }
+        };
+        let swept = sweeper.slice(&tables, now, SLICE, &*daemon.xdp.borrow());
+        if swept.finished {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The destination caches of lblc and lblcr.
+fn keep_caches(daemon: &Daemon, full: bool) {
+    if !daemon.engine.borrow().begin_cache_round() {
+        return;
+    }
+    if let Err(why) = daemon.xdp.borrow().collect_caches(full) {
+        tracing::error!(%why, "the destination caches of lblc and lblcr are not cleaned");
+    }
+}
+
+/// An interface that was deleted and made again has lost its program.
+fn watch_interfaces(daemon: &Daemon) {
+    for interface in &daemon.options.interfaces {
+        let presence = daemon.xdp.borrow().presence(interface);
+        let mut xdp = daemon.xdp.borrow_mut();
+        match presence {
+            Presence::Attached => {}
+            Presence::Gone => {
+                if xdp.forget(interface) {
+                    tracing::error!(%interface, "the interface is gone; the director attaches again when it comes back");
+                }
+            }
+            Presence::Returned => match start::attach(&mut xdp, interface, &daemon.options) {
+                Ok(native) => {
+                    daemon.native.borrow_mut().insert(interface.clone(), native);
+                    tracing::warn!(%interface, "the interface came back");
+                }
+                Err(why) => {
+                    tracing::error!(%interface, %why, "the interface came back, but the director cannot attach")
+                }
+            },
+        }
+    }
+}
+
+/// Has the next hops looked for that replies have missed.
+pub async fn resolve_wanted(daemon: Rc<Daemon>) {
+    let ring = daemon.xdp.borrow_mut().take_wanted();
+    // SAFETY: the ring owns its descriptor, which stays open and the same for as long as the ring lives.
+    let Some(mut ring) = ring.and_then(|ring| unsafe { AsyncFd::register(ring) }.ok()) else {
+        tracing::error!("clients' next hops are not looked for: the ring of questions cannot be read");
+        return std::future::pending().await;
+    };
+    loop {
+        let Ok(mut ready) = ring.readable_mut().await else { return std::future::pending().await };
+        let mut addrs = Vec::new();
+        while let Some(item) = ready.get_inner_mut().next() {
+            if let Ok(addr) = <[u8; 4]>::try_from(&item[..4.min(item.len())]) {
+                addrs.push(IpAddr::V4(Ipv4Addr::from(addr)));
+            }
+        }
+        ready.clear_ready();
+        addrs.sort();
+        addrs.dedup();
+        for addr in addrs {
+            daemon.hops.want_client(addr).await;
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! xlvs: one binary for the director's daemon, its commands, and the commands of LVS.
+
+mod apply;
+mod check;
+mod client;
+mod daemon;
+mod listings;
+mod overview;
+mod paint;
+mod paths;
+mod plan;
+mod protocol;
+mod simulate;
+mod unload;
+mod words;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use xlvs_ipvsadm::Applet;
+
+/// LVS done again: kernel IPVS's semantics and ipvsadm's interface on XDP.
+#[derive(Parser)]
+#[command(name = "xlvs", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the director's daemon.
+    Run(daemon::Options),
+    /// Run an ipvsadm command, exactly as the original takes it.
+    #[command(disable_help_flag = true)]
+    Ipvsadm {
+        /// ipvsadm's words.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// Show how the director is: services, servers, connections, packets and why some were dropped.
+    Status(listings::Options),
+    /// Show the services and their servers.
+    Services(listings::Options),
+    /// Show the connections.
+    Connections(listings::Options),
+    /// Make the director what a file says, all or nothing.
+    Apply(apply::Options),
+    /// Print the director's whole state as a file that `xlvs apply` reads.
+    Save(paths::Paths),
+    /// Print completions for a shell.
+    Completions(words::Completions),
+    /// Print a manual page.
+    Man(words::Page),
+    /// Compare the connection table with the servers' counters.
+    Check(paths::Paths),
+    /// Take the director off its interfaces and forget all services and connections.
+    Unload(paths::Paths),
+    /// Play recorded cases, or show what a scheduler would do, without a kernel.
+    Simulate(simulate::Options),
+    /// Work with the network-namespace lab.
+    Lab {
+        #[command(subcommand)]
+        command: LabCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum LabCommand {
+    /// Play recorded cases with real packets and sockets (root).
+    Play {
+        /// The file of cases.
+        file: std::path::PathBuf,
+        /// Only cases whose name contains this.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    let program = words.next().unwrap_or_default();
+    if let Some(applet) = Applet::of_program(Path::new(&program)) {
+        return client::ipvsadm(applet, words.collect());
+    }
+    if words.next().is_some_and(|word| word == "ipvsadm") {
+        return client::ipvsadm(Applet::Ipvsadm, words.collect());
+    }
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xlvs: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Run(options) => daemon::run(options),
+        Command::Ipvsadm { words } => Ok(client::ipvsadm(Applet::Ipvsadm, words)),
+        Command::Status(options) => listings::status(&options),
+        Command::Services(options) => listings::services(&options),
+        Command::Connections(options) => listings::connections(&options),
+        Command::Apply(options) => apply::apply(&options),
+        Command::Save(paths) => apply::save(&paths),
+        Command::Completions(options) => words::completions(Cli::command(), &options),
+        Command::Man(page) => words::page(Cli::command(), &page),
+        Command::Check(paths) => check::run(&paths),
+        Command::Unload(paths) => unload::run(&paths),
+        Command::Simulate(options) => simulate::run(options),
+        Command::Lab { command: LabCommand::Play { file, only } } => {
+            let me = std::env::current_exe()?;
+            let mut out = std::io::stdout().lock();
+            xlvs_lab::play::play(&file, |name| name.contains(&only), &me, &mut out)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

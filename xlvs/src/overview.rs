@@ -1,0 +1,110 @@
+//! How a director is, in numbers: what `xlvs status` shows.
+
+use serde::{Deserialize, Serialize};
+use xlvs_model::{ServerKey, ServiceKey};
+
+/// See the module.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Overview {
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Seconds since it was started; packets may have been forwarded for longer.
+    pub running_s: u64,
+    /// Where it forwards.
+    pub interfaces: Vec<Interface>,
+    /// Services.
+    pub services: Room,
+    /// Real servers, those that were removed and still have connections included.
+    pub servers: Room,
+    /// Servers without a next hop: nothing can be sent to them.
+    pub unreached: Vec<Unreached>,
+    /// Connections.
+    pub connections: Connections,
+    /// Packets that were sent on.
+    pub forwarded: u64,
+    /// Packets that were answered with an ICMP error.
+    pub answered: u64,
+    /// Packets dropped, by reason; only reasons that occurred.
+    pub drops: Vec<Reason>,
+    /// Packets passed to the director's own stack, by reason; only reasons that occurred.
+    pub passes: Vec<Reason>,
+}
+
+/// An interface with balanced traffic.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub state: InterfaceState,
+}
+
+/// What the program does on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InterfaceState {
+    /// It runs in the driver.
+    Native,
+    /// It runs after the driver: slowly.
+    Generic,
+    /// The interface is not there.
+    Gone,
+    /// The interface came back, and the program is not on it yet.
+    Detached,
+}
+
+/// How full something is.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Room {
+    /// In use.
+    pub used: u64,
+    /// There is room for.
+    pub limit: u64,
+}
+
+/// The connection table.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Connections {
+    /// Active ones.
+    pub active: u64,
+    /// Inactive ones.
+    pub inactive: u64,
+    /// Persistence templates.
+    pub persistent: u64,
+    /// Slots of the table.
+    pub slots: u64,
+    /// Connections that packets found expired and removed.
+    pub expired_by_packets: u64,
+}
+
+/// A server that nothing can be sent to.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct UnreachedKey {
+    /// Its service.
+    pub service: ServiceKey,
+    /// The server.
+    pub server: ServerKey,
+}
+
+/// The same with the reason, where it was asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Unreached {
+    /// Which server.
+    #[serde(flatten)]
+    pub which: UnreachedKey,
+    /// Why, in a sentence.
+    pub why: Option<String>,
+}
+
+/// So many packets for this reason.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reason {
+    /// The metric's label.
+    pub label: String,
+    /// The reason in a sentence.
+    pub sentence: String,
+    /// Packets.
+    pub packets: u64,
+}

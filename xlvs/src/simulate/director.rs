@@ -1,0 +1,244 @@
+//! A director without a kernel: the core over plain memory, a clock that only we move, and `ipvsadm` in front of it.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use xlvs_core::config::switch;
+use xlvs_core::conn::SlotId;
+use xlvs_core::conn::word::Tick;
+use xlvs_core::env::{Env, Route};
+use xlvs_core::packet::Frame;
+use xlvs_core::verdict::Verdict;
+use xlvs_core::{director, expire};
+use xlvs_datapath::conns;
+use xlvs_datapath::engine::{ApplyError, Engine};
+use xlvs_datapath::host::HostEnv;
+use xlvs_datapath::sweep::{Remover, Sweeper};
+use xlvs_datapath::tables::{Sizes, Tables};
+use xlvs_ipvsadm::{Applet, Backend, Session, Stopped, System, Unreachable};
+use xlvs_model::view::{ConnView, Info, ServiceView};
+use xlvs_model::{Change, ServiceKey, Timeouts};
+
+use super::wire;
+
+/// Buckets of the connection table: as many as the kernel's has by default, so that listings begin alike.
+const BUCKETS: u32 = 4096;
+
+/// Milliseconds of a tick.
+const TICK_MS: u64 = 1000 / Tick::PER_SECOND as u64;
+/// Seconds between two looks at the counters.
+const ESTIMATES_S: u64 = 2;
+/// Seconds between two looks into the trash.
+const TRASH_S: u64 = 60;
+
+/// The interface towards the clients.
+pub const CLIENT_SIDE: u32 = 1;
+/// The interface towards the servers.
+pub const SERVER_SIDE: u32 = 2;
+
+/// Tables for one case.
+pub fn tables() -> Arc<Tables> {
+    let sizes = Sizes { conns: BUCKETS, replies: BUCKETS, affinity: 512, ..Sizes::for_site(1, 64, 1024, 1) };
+    Arc::new(Tables::on_heap(sizes, 0x5eed))
+}
+
+/// What became of a frame.
+#[derive(Debug)]
+pub enum Fate {
+    /// It was sent on.
+    Sent(Vec<u8>),
+    /// Its sender is told that nobody is there: by ICMP, or by the director's own stack.
+    Refused,
+    /// It is gone.
+    Lost,
+}
+
+/// See the module.
+pub struct Director<'t> {
+    engine: Engine,
+    env: HostEnv<'t>,
+    ms: u64,
+}
+
+/// What a command printed and returned.
+pub struct Printed {
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+    /// Exit code.
+    pub rc: i32,
+}
+
+impl<'t> Director<'t> {
+    /// A director over these tables, which are empty.
+    pub fn new(tables: &'t Arc<Tables>) -> Self {
+        let env = HostEnv::new(tables, 0);
+        env.route.set(Route::Via {
+            ifindex: CLIENT_SIDE,
+            from: [2, 0, 0, 0, 0, 0xfe],
+            to: [2, 0, 0, 0, 0, 1],
+        });
+        Self { engine: Engine::new(Arc::clone(tables)), env, ms: 0 }
+    }
+
+    /// Random choices begin from this number.
+    pub fn seed(&self, seed: u64) {
+        self.env.set_random_seed(seed);
+    }
+
+    /// Runs an `ipvsadm` command line (without the command's name).
+    pub fn ipvsadm(&mut self, words: &[&str]) -> Printed {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut session = Session {
+            program: "ipvsadm",
+            backend: self,
+            names: &System::default(),
+            stdin: &mut io::empty(),
+            out: &mut out,
+            err: &mut err,
+        };
+        let rc = session.run(Applet::Ipvsadm, words.iter().map(Into::into).collect());
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Printed { out: text(out), err: text(err), rc }
+    }
+
+    /// Sets one of the director's tunables.
+    pub fn sysctl(&self, name: &str, value: u32) -> Result<()> {
+        let bit = match name.strip_prefix("net.ipv4.vs.").unwrap_or(name) {
+            "sloppy_tcp" => switch::SLOPPY_TCP,
+            "expire_nodest_conn" => switch::EXPIRE_NODEST_CONN,
+            "expire_quiescent_template" => switch::EXPIRE_QUIESCENT_TEMPLATE,
+            "nat_icmp_send" => switch::NAT_ICMP_SEND,
+            "pmtu_disc" => switch::PMTU_DISC,
+            "conn_reuse_mode" => {
+                self.env.tables().config().reuse_mode.store(value);
+                return Ok(());
+            }
+            other => bail!("the tunable {other} cannot be simulated yet"),
+        };
+        self.engine.switch(bit, value != 0);
+        Ok(())
+    }
+
+    /// A frame comes in by this interface.
+    pub fn receive(&self, ingress: u32, frame: &[u8]) -> Fate {
+        let mut buffer = vec![0; Frame::HEADROOM];
+        buffer.extend(frame);
+        let mut packet = Frame::new(&mut buffer, Frame::HEADROOM);
+        self.env.set_ingress(ingress);
+        let verdict = director::balance_known(&mut packet, &self.env)
+            .unwrap_or_else(|| director::balance(&mut packet, &self.env));
+        match verdict {
+            Verdict::Transmit { .. } | Verdict::Redirect { .. } => Fate::Sent(packet.bytes().to_vec()),
+            Verdict::Answer { .. } | Verdict::Pass(_) => Fate::Refused,
+            Verdict::Drop(_) => Fate::Lost,
+        }
+    }
+
+    /// Time goes by.
+    pub fn pass(&mut self, ms: u64) {
+        let end = self.ms + ms;
+        while self.ms < end {
+            let second = self.ms / 1000;
+            self.ms = end.min((second + 1) * 1000);
+            self.env.set_now((self.ms / TICK_MS) as u32);
+            if self.ms / 1000 != second {
+                self.second_has_passed();
+            }
+        }
+    }
+
+    fn second_has_passed(&mut self) {
+        let second = self.ms / 1000;
+        Sweeper::default().slice(self.env.tables(), self.env.now(), usize::MAX / 2, &InMemory(&self.env));
+        if second.is_multiple_of(ESTIMATES_S) {
+            self.engine.estimate();
+        }
+        if second.is_multiple_of(TRASH_S)
+            && let Err(why) = self.engine.empty_trash(second)
+        {
+            tracing::error!(%why, "without a journal this cannot be");
+        }
+    }
+
+    /// All neighbours answer at once, and every server is one.
+    fn resolve(&self) {
+        for destination in self.engine.destinations() {
+            let number = server_number(destination.addr).unwrap_or(0);
+            let hop = xlvs_core::server::Hop {
+                to: wire::server_mac(number),
+                from: [2, 0, 0, 0, 1, 0xfe],
+                ifindex: SERVER_SIDE,
+                mtu: 1500,
+            };
+            self.engine.resolve(destination.id, &hop, source_towards(destination.addr));
+        }
+    }
+}
+
+/// The number of a server of the recorded cases: 10.1.0.(10 + n) or fd01::(10 + n), the latter in hexadecimal.
+fn server_number(addr: IpAddr) -> Option<u8> {
+    match addr {
+        IpAddr::V4(v4) => v4.octets()[3].checked_sub(10),
+        IpAddr::V6(v6) => v6.octets()[15].checked_sub(0x10),
+    }
+}
+
+fn source_towards(addr: IpAddr) -> IpAddr {
+    match addr {
+        IpAddr::V4(_) => IpAddr::from([10, 1, 0, 254]),
+        IpAddr::V6(_) => IpAddr::from([0xfd01, 0, 0, 0, 0, 0, 0, 0xfe]),
+    }
+}
+
+/// Removes connections in the host's own memory.
+struct InMemory<'d, 't>(&'d HostEnv<'t>);
+
+impl Remover for InMemory<'_, '_> {
+    fn remove_expired(&self, slots: &[SlotId]) -> usize {
+        let (env, config) = (self.0, self.0.tables().config());
+        slots.iter().filter(|slot| expire::sweep_slot_v4(env, config, **slot, env.now())).count()
+    }
+}
+
+impl Backend for Director<'_> {
+    fn open(&mut self) -> Result<(), Unreachable> {
+        Ok(())
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Result<(), Stopped> {
+        let applied = self.engine.apply(changes);
+        self.resolve();
+        applied.map_err(|why| match why {
+            ApplyError::Refused(at, why) => Stopped::Refused { at, why },
+            ApplyError::Journal(why) => io::Error::other(why.to_string()).into(),
+        })
+    }
+
+    fn services(&mut self, only: Option<&ServiceKey>) -> io::Result<Vec<ServiceView>> {
+        Ok(self.engine.services(only))
+    }
+
+    fn connections(&mut self, each: &mut dyn FnMut(&ConnView) -> io::Result<()>) -> io::Result<()> {
+        let tables = self.env.tables();
+        let slots = 0..tables.conns_v4.len() as u32 * 8;
+        let mut shown = Ok(());
+        conns::each_in(tables, self.env.now(), slots, |conn| {
+            if shown.is_ok() {
+                shown = each(&conn);
+            }
+        });
+        shown
+    }
+
+    fn timeouts(&mut self) -> io::Result<Timeouts> {
+        Ok(self.engine.model().timeouts())
+    }
+
+    fn info(&mut self) -> io::Result<Info> {
+        Ok(Info { table_size: BUCKETS, daemons: self.engine.model().daemons().to_vec() })
+    }
+}

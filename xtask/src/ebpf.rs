@@ -1,0 +1,46 @@
+//! Builds `ebpf/` and leaves its objects where the host crates look for them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::run;
+use crate::toolchain::Toolchain;
+use crate::{place, symbols};
+
+/// The finished objects.
+pub struct Objects {
+    /// The director's programs and maps.
+    pub director: PathBuf,
+    /// The lab's own two programs, for the far ends of its links.
+    pub edge: PathBuf,
+}
+
+/// Builds the objects, checks their symbols, and copies them to `target/ebpf/`.
+pub fn build() -> Result<Objects> {
+    let toolchain = Toolchain::find_or_install()?;
+    println!("==> building the eBPF objects");
+    let build_dir = place::objects().join("build");
+    run(toolchain.cargo_build().current_dir(place::root().join("ebpf")).arg("--target-dir").arg(&build_dir))?;
+    let built = build_dir.join(toolchain.target()).join("release");
+    Ok(Objects { director: publish(&built, "xlvs-ebpf")?, edge: publish(&built, "xlvs-edge")? })
+}
+
+fn publish(built: &Path, name: &str) -> Result<PathBuf> {
+    let from = built.join(name);
+    ensure!(from.exists(), "ebpf/ built no object named {name}");
+    symbols::refuse_panics(&from)?;
+    let to = place::objects().join(name);
+    copy_if_changed(&from, &to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
+    println!("    {}", to.display());
+    Ok(to)
+}
+
+/// An unchanged object keeps its time stamp, so that the crates which embed it are not built again.
+fn copy_if_changed(from: &Path, to: &Path) -> std::io::Result<()> {
+    let new = std::fs::read(from)?;
+    if std::fs::read(to).is_ok_and(|old| old == new) {
+        return Ok(());
+    }
+    std::fs::write(to, new)
+}

@@ -1,0 +1,50 @@
+//! The chores of this repository, each one word: `cargo xtask ebpf`.
+//!
+//! Everything here runs unattended: what is missing is named, installed once, and where that
+//! is impossible the chore ends with one sentence that says what to do.
+
+mod apt;
+mod build;
+mod demo;
+mod ebpf;
+mod place;
+mod process;
+mod symbols;
+mod tally;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+const USAGE: &str = "\
+cargo xtask ebpf     build the eBPF objects (installs their toolchain when it is missing)
+cargo xtask build    the above, and the release binary with the object in it
+cargo xtask test     install what the tests need, run all of them, count them
+cargo xtask demo     build, then show NAT, DR and TUN balancing real requests (root)";
+
+fn main() -> ExitCode {
+    let chore = std::env::args().nth(1).unwrap_or_default();
+    match run(&chore) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask {chore}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: &str) -> Result<ExitCode> {
+    match chore {
+        "ebpf" => ebpf::build().map(|_| ExitCode::SUCCESS),
+        "build" => build::build().map(|_| ExitCode::SUCCESS),
+        "test" => test::test(),
+        "demo" => demo::demo().map(|()| ExitCode::SUCCESS),
+        "" | "help" | "-h" | "--help" => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => anyhow::bail!("no such chore; there are:\n{USAGE}"),
+    }
+}
