@@ -1,4 +1,4 @@
-//! Several processors take turns at once: no turn is taken twice and none is lost.
+//! Several processors choose at once: nobody is turned away, and the shares stay what they are.
 
 mod pool;
 
@@ -19,8 +19,7 @@ fn shares(pool: &Pool, each: usize) -> HashMap<u32, usize> {
         let question = Question::v4(0, [192, 0, 2, 1], [0, 0], [10, 0, 0, 100]);
         let mut picked = Vec::with_capacity(each);
         while picked.len() < each {
-            // Nobody only when others were faster eight times in a row.
-            picked.extend(sched::pick(&env, &question));
+            picked.push(sched::pick(&env, &question).expect("every server can take a connection"));
         }
         picked
     };
@@ -33,12 +32,19 @@ fn shares(pool: &Pool, each: usize) -> HashMap<u32, usize> {
     shares
 }
 
+/// A turn is shared when others were faster eight times in a row, which only threads that do nothing but choose come to:
+/// a twentieth is what they may be off.
+fn assert_about(times: usize, share: usize) {
+    assert!(times.abs_diff(share) * 20 <= share, "{times} instead of {share}");
+}
+
 #[test]
 fn rr_shares_are_equal() {
     for servers in [1, 2, 3, 16, 100] {
         let pool = Pool::with_weights(Scheduler::Rr, &vec![1; servers]);
-        let shares = shares(&pool, servers * 50);
-        assert!(shares.len() == servers && shares.values().all(|n| *n == THREADS * 50), "{shares:?}");
+        let shares = shares(&pool, servers * 200);
+        assert_eq!(shares.len(), servers);
+        shares.values().for_each(|times| assert_about(*times, THREADS * 200));
     }
 }
 
@@ -49,7 +55,7 @@ fn wrr_shares_are_the_weights() {
     let pool = Pool::with_weights(Scheduler::Wrr, &weights);
     let shares = shares(&pool, sum as usize * 100);
     for (id, weight) in weights.iter().enumerate() {
-        assert_eq!(shares[&(id as u32)], *weight as usize * 100 * THREADS);
+        assert_about(shares[&(id as u32)], *weight as usize * 100 * THREADS);
     }
 }
 
