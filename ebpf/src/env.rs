@@ -12,6 +12,7 @@ use xlvs_core::conn::word::Tick;
 use xlvs_core::conn::table::{New, Probe, Refused, packed};
 use xlvs_core::conn::{Bucket, Memory, SlotId};
 use xlvs_core::env::{Env, Route, RouteV4, Step};
+use xlvs_core::persist;
 use xlvs_core::sched::{Choice, Question};
 use xlvs_core::sched::affinity::{self, Set};
 use xlvs_core::sched::choices::Choices;
@@ -201,6 +202,12 @@ impl Env for KernelEnv {
     fn remember(&self, question: &Question, server: u32) {
         let [service, _, low, high] = scheduling::asked(question);
         scheduling::xlvs_remember(service, low, high, server as u64);
+    }
+
+    #[inline(always)]
+    fn find_template_v4(&self, asked: &persist::Asked) -> persist::Outcome {
+        let [addresses, service_port] = scheduling::asked_for_template(asked);
+        persist::Outcome(scheduling::xlvs_find_template_v4(addresses, service_port))
     }
 
     #[inline(always)]

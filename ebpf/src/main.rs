@@ -12,34 +12,50 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use xlvs_core::conn::SlotId;
+use xlvs_core::conn::word::Word;
 use xlvs_core::env::{Env, Step};
 use xlvs_core::packet::Packet;
 use xlvs_core::verdict::Verdict;
 use xlvs_core::wire::Header;
-use xlvs_core::{director, expire};
+use xlvs_core::director::{self, Stage};
+use xlvs_core::expire;
 
 use crate::env::KernelEnv;
 use crate::packet::XdpPacket;
 
 /// The director: attached to the interfaces that carry balanced traffic. Connections that go on as before are dealt with
-/// here; the rest is [`xlvs_slow`]'s.
+/// here; the rest is that of the other stages.
 #[xdp]
 pub fn xlvs_director(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
-    if let Some(verdict) = director::balance_known(&mut XdpPacket::new(ctx.ctx), &env) {
-        return action(verdict);
-    }
-    // Only comes back when the daemon has not put the program there, which it does before it attaches this one.
-    // SAFETY: the array holds XDP programs only; nothing of this frame is used after the call.
-    let _missing = unsafe { maps::SLOW.tail_call(&ctx, 0) };
-    XDP_ABORTED
+    staged(&ctx, director::known(&mut XdpPacket::new(ctx.ctx), &env))
 }
 
-/// The slow way: new connections, ends of connections, answers.
+/// Packets from real servers and VIPs.
 #[xdp]
-pub fn xlvs_slow(ctx: XdpContext) -> u32 {
+pub fn xlvs_reply(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
-    action(director::balance(&mut XdpPacket::new(ctx.ctx), &env))
+    staged(&ctx, director::reply(&mut XdpPacket::new(ctx.ctx), &env))
+}
+
+/// Packets to VIPs: new connections, ends of connections, answers.
+#[xdp]
+pub fn xlvs_request(ctx: XdpContext) -> u32 {
+    let env = KernelEnv::new(ctx.ctx);
+    action(director::request(&mut XdpPacket::new(ctx.ctx), &env))
+}
+
+#[inline(always)]
+fn staged(ctx: &XdpContext, outcome: Result<Verdict, Stage>) -> u32 {
+    match outcome {
+        Ok(verdict) => action(verdict),
+        Err(stage) => {
+            // Only comes back when the daemon has not put the programs there, which it does before it attaches the director.
+            // SAFETY: the array holds XDP programs only; nothing of this frame is used after the call.
+            let _missing = unsafe { maps::STAGES.tail_call(ctx, stage as u32) };
+            XDP_ABORTED
+        }
+    }
 }
 
 #[inline(always)]
@@ -91,6 +107,53 @@ impl Step for Sweep<'_> {
         let Some(slot) = packet.header::<Le32>(4 + 4 * i as usize).map(Le32::get) else { return false };
         let Some(config) = self.env.config() else { return false };
         if expire::sweep_slot_v4(self.env, config, SlotId(slot), self.env.now()) {
+            self.removed += 1;
+        }
+        true
+    }
+}
+
+/// The same for entries that must go before their time: each slot is followed by the entry's word as the daemon saw it, low
+/// half first, and an entry that is another by now stays.
+#[xdp]
+pub fn xlvs_evict(ctx: XdpContext) -> u32 {
+    let env = KernelEnv::new(ctx.ctx);
+    let Some(count) = XdpPacket::new(ctx.ctx).header::<Le32>(0).map(Le32::get) else { return XDP_ABORTED };
+    let mut evict = Evict { env: &env, removed: 0 };
+    env.repeat(count, &mut evict);
+    evict.removed
+}
+
+/// Entries in one run of [`xlvs_evict`] at the most.
+const EVICT_MOST: u32 = 300;
+
+/// An entry that must go, as it was seen.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Doomed {
+    slot: Le32,
+    low: Le32,
+    high: Le32,
+}
+// SAFETY: twelve bytes, without gaps.
+unsafe impl Header for Doomed {}
+
+struct Evict<'e> {
+    env: &'e KernelEnv,
+    removed: u32,
+}
+
+impl Step for Evict<'_> {
+    #[inline(always)]
+    fn turn(&mut self, i: u32) -> bool {
+        if i >= EVICT_MOST {
+            return false;
+        }
+        let packet = XdpPacket::new(self.env.ctx());
+        let Some(doomed) = packet.header::<Doomed>(4 + size_of::<Doomed>() * i as usize) else { return false };
+        let (slot, seen) = (doomed.slot.get(), doomed.low.get() as u64 | (doomed.high.get() as u64) << 32);
+        let Some(config) = self.env.config() else { return false };
+        if expire::evict_v4(self.env, config, SlotId(slot), Word(seen)) {
             self.removed += 1;
         }
         true

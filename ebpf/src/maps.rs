@@ -46,10 +46,10 @@ pub static COUNTERS: Array<Counters> = Array::pinned(1, MMAPABLE);
 #[map]
 pub static WANTED: RingBuf = RingBuf::pinned(4096, 0);
 
-/// The program that the director calls for what it declines. Pinned because the kernel empties a program array when
+/// The programs of the stages after the first. Pinned because the kernel empties a program array when
 /// nobody holds it but programs.
 #[map]
-pub static SLOW: ProgramArray = ProgramArray::pinned(1, 0);
+pub static STAGES: ProgramArray = ProgramArray::pinned(2, 0);
 
 macro_rules! constants {
     ($($(#[$doc:meta])* $name:ident, $get:ident: $type:ty;)*) => {

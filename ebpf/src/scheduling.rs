@@ -5,6 +5,7 @@ use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use xlvs_core::packet::Packet;
+use xlvs_core::persist;
 use xlvs_core::sched::affinity::{self, Round};
 use xlvs_core::sched::{self, Question};
 
@@ -92,4 +93,28 @@ pub extern "C" fn xlvs_remember(service: u64, dest_low: u64, dest_high: u64, ser
     let question = Question { service: service as u32, client: 0, client_port: 0, dest: 0, dest_words };
     sched::remember(&KernelEnv::without_packet(), &question, server as u32);
     0
+}
+
+/// [`persist::Asked`] in numbers: addresses; service, port and protocol.
+#[inline(always)]
+pub fn asked_for_template(asked: &persist::Asked) -> [u64; 2] {
+    let persist::Asked { service, client, vip, port, protocol } = *asked;
+    [
+        u32::from_ne_bytes(client) as u64 | (u32::from_ne_bytes(vip) as u64) << 32,
+        service as u64 | (u16::from_ne_bytes(port) as u64) << 32 | (protocol as u64) << 48,
+    ]
+}
+
+/// [`persist::find_v4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn xlvs_find_template_v4(addresses: u64, service_port: u64) -> u64 {
+    let asked = persist::Asked {
+        service: service_port as u32,
+        client: (addresses as u32).to_ne_bytes(),
+        vip: ((addresses >> 32) as u32).to_ne_bytes(),
+        port: ((service_port >> 32) as u16).to_ne_bytes(),
+        protocol: (service_port >> 48) as u8,
+    };
+    persist::find_v4(&KernelEnv::without_packet(), &asked).0
 }

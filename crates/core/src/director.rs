@@ -1,12 +1,11 @@
 //! The way of a packet: from its bytes to its verdict. `docs/packet-path.md` tells it in the same words.
 //!
-//! There are two ways through. [`balance_known`] takes the packets of connections that go on as before, nearly all of
-//! them, and declines everything else without having changed anything. [`balance`] takes every packet. In the kernel the
-//! first is a program of its own, small enough for the instruction cache, which calls the second when it declines.
+//! [`known`] takes the packets of connections that go on as before, nearly all of them, and declines everything else without
+//! having changed anything. [`reply`] takes what comes from servers, and [`request`] what is for a VIP.
 
 use crate::cell::barrier;
 use crate::config::{Config, switch};
-use crate::conn::entry::{Backlink, Entry, NO_SLOT};
+use crate::conn::entry::{Backlink, Entry, IN_PACKETS_ENOUGH, Link};
 use crate::conn::key::{self, Kind, V4};
 use crate::conn::table::{self, Change, Found, Glance, Memory, New, Probe, Refused, SlotId};
 use crate::conn::word::{Tick, Word};
@@ -15,11 +14,12 @@ use crate::expire;
 use crate::forward::{self, Hindrance, nat};
 use crate::icmp::{self, Complaint};
 use crate::method::Method;
-use crate::packet::Packet;
+use crate::packet::{self, Packet};
 use crate::parse::{self, Net, NetV4, Transport};
+use crate::persist::{self, Without};
 use crate::sched::{self, Question};
 use crate::server::{self, Server};
-use crate::service::{self, block_of, lane_of};
+use crate::service::{self, Service, block_of, lane_of};
 use crate::state::{self, Direction, TcpState};
 use crate::verdict::{DropReason, PassReason, Verdict};
 use crate::wire::{Ipv4, ip_protocol, tcp_flag};
@@ -30,27 +30,86 @@ const ATTEMPTS: u32 = 8;
 /// How often a transition is tried against other processors that change the same connection.
 const SWAPS: usize = 4;
 
-/// Decides the fate of a packet whose connection goes on as before, and rewrites it accordingly. `None`: it is not such a
-/// packet, nothing was changed or counted, and [`balance`] must see it.
+/// Where a packet goes on when [`known`] or [`reply`] declines it. In the kernel each stage is a program of its own: the
+/// first is small enough for the instruction cache, and each has the whole stack, of which there are 512 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stage {
+    /// [`reply`]
+    Reply = 0,
+    /// [`request`]
+    Request = 1,
+}
+
+/// Decides the fate of any packet, and rewrites it accordingly: all stages in their order.
+pub fn balance<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
+    let declined = match known(packet, env) {
+        Err(Stage::Reply) => reply(packet, env),
+        declined => declined,
+    };
+    declined.unwrap_or_else(|_request| request(packet, env))
+}
+
+/// Decides the fate of a packet whose connection goes on as before, and rewrites it accordingly. `Err`: it is not such a
+/// packet, nothing was changed or counted, and that stage must see it.
 #[inline(always)]
-pub fn balance_known<P: Packet, E: Env>(packet: &mut P, env: &E) -> Option<Verdict> {
+pub fn known<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stage> {
     let verdict = match parse::network(packet) {
         Ok(Net::V4(net)) => known_v4(packet, env, &net)?,
         Err(reason) => Verdict::Pass(reason),
     };
     count(env, verdict);
-    Some(verdict)
+    Ok(verdict)
 }
 
-/// Decides the fate of any packet, and rewrites it accordingly.
+/// Decides the fate of a packet from a real server or a VIP, and rewrites it accordingly. `Err`: it is none of ours; nothing
+/// was changed or counted, and that stage must see it as a packet to a VIP.
 #[inline(always)]
-pub fn balance<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
-    let verdict = match parse::network(packet) {
-        Ok(Net::V4(net)) => balance_v4(packet, env, &net),
+pub fn reply<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stage> {
+    let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
+    let mut flow = Flow::blank(config, env.now());
+    let verdict = match flow.read(packet) {
+        Ok(()) => match from_inside_v4(packet, env, &flow)? {
+            Ok(verdict) => verdict,
+            Err(complaint) => answer(packet, env, &flow, &complaint),
+        },
+        Err(reason) => Verdict::Pass(reason),
+    };
+    count(env, verdict);
+    Ok(verdict)
+}
+
+/// Decides the fate of a packet to a VIP, and rewrites it accordingly.
+#[inline(always)]
+pub fn request<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
+    let Some(config) = env.config() else { return Verdict::Pass(PassReason::Unconfigured) };
+    let mut flow = Flow::blank(config, env.now());
+    let verdict = match flow.read(packet) {
+        Ok(()) => match request_v4(packet, env, &flow) {
+            Ok(verdict) => verdict,
+            Err(complaint) => answer(packet, env, &flow, &complaint),
+        },
         Err(reason) => Verdict::Pass(reason),
     };
     count(env, verdict);
     verdict
+}
+
+/// The reading itself, in a function with a stack frame of its own: what it needs is not needed afterwards, and 512 bytes
+/// must do for all that is. Returns the number of a [`PassReason`], or one that none has.
+#[inline(never)]
+fn read_packed<P: Packet>(packet: &mut P, flow: &mut Flow<'_>) -> u8 {
+    match read_into(packet::by_reference(packet), flow) {
+        Ok(()) => u8::MAX,
+        Err(reason) => reason as u8,
+    }
+}
+
+#[inline(always)]
+fn read_into<P: Packet>(packet: &P, flow: &mut Flow<'_>) -> Result<(), PassReason> {
+    let Net::V4(net) = parse::network(packet)?;
+    flow.net = net;
+    flow.read_rest_v4(packet)
 }
 
 #[inline(always)]
@@ -100,22 +159,33 @@ impl Recognised {
 }
 
 impl<'e> Flow<'e> {
+    /// One that nothing was read into yet.
+    #[inline(always)]
+    fn blank(config: &'e Config, now: Tick) -> Self {
+        let net = NetV4 { l4: 0, src: [0; 4], dst: [0; 4], protocol: 0, len: 0, fragment: false };
+        Self { net, transport: Transport { src: [0; 2], dst: [0; 2], flags: 0 }, config, now }
+    }
+
+    /// Reads a packet that may be ours. `Err`: why the stack gets it.
+    #[inline(always)]
+    fn read<P: Packet>(&mut self, packet: &mut P) -> Result<(), PassReason> {
+        match PassReason::from_u8(read_packed(packet, self)) {
+            None => Ok(()),
+            Some(reason) => Err(reason),
+        }
+    }
+
     /// Reads the rest of a packet that may be ours. `Err`: why the stack gets it.
     #[inline(always)]
-    fn read_v4<P: Packet, E: Env>(
-        packet: &P,
-        env: &E,
-        config: &'e Config,
-        net: &NetV4,
-    ) -> Result<Self, PassReason> {
-        if net.fragment {
+    fn read_rest_v4<P: Packet>(&mut self, packet: &P) -> Result<(), PassReason> {
+        if self.net.fragment {
             return Err(PassReason::Fragment);
         }
-        if !parse::checksum_holds_v4(packet, net) {
+        if !parse::checksum_holds_v4(packet, &self.net) {
             return Err(PassReason::Malformed);
         }
-        let transport = parse::transport(packet, net.l4, net.protocol)?;
-        Ok(Self { net: *net, transport, config, now: env.now() })
+        self.transport = parse::transport(packet, self.net.l4, self.net.protocol)?;
+        Ok(())
     }
 
     /// The packet's key as a client's.
@@ -130,6 +200,25 @@ impl<'e> Flow<'e> {
     fn reverse_key(&self) -> [u64; V4] {
         let (net, t) = (&self.net, &self.transport);
         key::v4(net.dst, t.dst, net.src, t.src, net.protocol, Kind::Conn)
+    }
+
+    /// The packet, to who keeps clients on their servers.
+    #[inline(always)]
+    fn asked(&self, service: u32) -> persist::Asked {
+        persist::Asked {
+            service,
+            client: self.net.src,
+            vip: self.net.dst,
+            port: self.transport.dst,
+            protocol: self.net.protocol,
+        }
+    }
+
+    /// Where the template of the packet's client is, or will be.
+    #[inline(always)]
+    fn template_probe<E: Env>(&self, env: &E, service: &Service) -> Probe<V4> {
+        let key = persist::template_key(service, &self.asked(0));
+        Probe::new(key, self.config.seed.load(), env.conns_v4().buckets())
     }
 
     #[inline(always)]
@@ -153,25 +242,30 @@ impl<'e> Flow<'e> {
 // -------------------------------------------------------------------------------------------------- known connections
 
 #[inline(always)]
-fn known_v4<P: Packet, E: Env>(packet: &mut P, env: &E, net: &NetV4) -> Option<Verdict> {
-    let Some(config) = env.config() else { return Some(Verdict::Pass(PassReason::Unconfigured)) };
+fn known_v4<P: Packet, E: Env>(packet: &mut P, env: &E, net: &NetV4) -> Result<Verdict, Stage> {
+    let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
     let who = Recognised::in_v4(config, net);
     if who.nobody() {
-        return Some(Verdict::Pass(PassReason::NotOurs));
+        return Ok(Verdict::Pass(PassReason::NotOurs));
     }
+    // A server may be a client of a VIP as well: what is no reply is looked at again as a request.
+    let stage = if who.to_vip & !who.from_server { Stage::Request } else { Stage::Reply };
     if net.l4 != parse::L3 + Ipv4::LEN {
         // Options are rare, and summing them takes a loop.
-        return None;
+        return Err(stage);
     }
-    let flow = match Flow::read_v4(packet, env, config, net) {
-        Ok(flow) => flow,
-        Err(reason) => return Some(Verdict::Pass(reason)),
+    let mut flow = Flow { net: *net, ..Flow::blank(config, env.now()) };
+    if let Err(reason) = flow.read_rest_v4(packet) {
+        return Ok(Verdict::Pass(reason));
+    }
+    let verdict = if who.from_server {
+        known_reply_v4(packet, env, &flow)
+    } else if who.to_vip {
+        known_request_v4(packet, env, &flow)
+    } else {
+        None
     };
-    if who.from_server {
-        // A server may be a client of a VIP as well: what is no reply is looked at again as a request.
-        return known_reply_v4(packet, env, &flow);
-    }
-    if who.to_vip { known_request_v4(packet, env, &flow) } else { None }
+    verdict.ok_or(stage)
 }
 
 #[inline(always)]
@@ -188,9 +282,15 @@ fn known_request_v4<P: Packet, E: Env>(packet: &mut P, env: &E, flow: &Flow<'_>)
         return None;
     }
     let hop = forward::prepare_v4(packet, server, entry.method()).ok()?;
-    if !try_advance(env, flow, &found, entry.server(), request_direction(found.word)) {
+    let link = Link(found.body.link.load());
+    let direction = request_direction(found.word);
+    if link.template().is_some() && assures(flow, found.word, successor(flow, found.word, direction)) {
         return None;
     }
+    if !try_advance(env, flow, &found, entry.server(), direction) {
+        return None;
+    }
+    count_in_packet(&found, link);
     count_in(env, server, flow.net.len);
     Some(forward::send_v4(packet, env, &flow.net, server, entry, &hop).unwrap_or_else(Verdict::Drop))
 }
@@ -201,6 +301,10 @@ fn known_reply_v4<P: Packet, E: Env>(packet: &mut P, env: &E, flow: &Flow<'_>) -
     let Glance::Found(reply) = table::glance(env.replies_v4(), &probe) else { return None };
     let Connection { found, entry, vip, vport } = behind_reply_v4(env, flow, reply)?;
     let hop = nat::route_to_client(packet, env, &flow.net, vip).ok()?;
+    let is_persistent = Link(found.body.link.load()).template().is_some();
+    if is_persistent && assures(flow, found.word, successor(flow, found.word, Direction::Output)) {
+        return None;
+    }
     if !try_advance(env, flow, &found, entry.server(), Direction::Output) {
         return None;
     }
@@ -208,45 +312,6 @@ fn known_reply_v4<P: Packet, E: Env>(packet: &mut P, env: &E, flow: &Flow<'_>) -
         count_out(env, server, flow.net.len);
     }
     Some(nat::send_to_client(packet, env, &flow.net, vip, vport, &hop).unwrap_or_else(Verdict::Drop))
-}
-
-// -------------------------------------------------------------------------------------------------------- any packet
-
-#[inline(always)]
-fn balance_v4<P: Packet, E: Env>(packet: &mut P, env: &E, net: &NetV4) -> Verdict {
-    let Some(config) = env.config() else { return Verdict::Pass(PassReason::Unconfigured) };
-    let who = Recognised::in_v4(config, net);
-    if who.nobody() {
-        return Verdict::Pass(PassReason::NotOurs);
-    }
-    let flow = match Flow::read_v4(packet, env, config, net) {
-        Ok(flow) => flow,
-        Err(reason) => return Verdict::Pass(reason),
-    };
-    match direct_v4(packet, env, &flow, who) {
-        Ok(verdict) => verdict,
-        Err(complaint) => answer(packet, env, &flow, &complaint),
-    }
-}
-
-/// The kernel's order: the reply hooks come before the request hook.
-#[inline(always)]
-fn direct_v4<P: Packet, E: Env>(
-    packet: &mut P,
-    env: &E,
-    flow: &Flow<'_>,
-    who: Recognised,
-) -> Result<Verdict, Answer> {
-    if who.from_server
-        && let Some(outcome) = reply_v4(packet, env, flow)
-    {
-        return outcome;
-    }
-    if who.to_vip {
-        return request_v4(packet, env, flow);
-    }
-    let seen = observe_v4(env, flow);
-    Ok(Verdict::Pass(if seen { PassReason::Reply } else { PassReason::NotOurs }))
 }
 
 // ---------------------------------------------------------------------------------------------------------- requests
@@ -361,8 +426,17 @@ fn continue_v4<E: Env>(env: &E, flow: &Flow<'_>, found: Found<'_, V4>) -> Decisi
     if !advance(env, flow, &found, entry.server(), request_direction(found.word)) {
         return Decision::Again;
     }
+    count_in_packet(&found, Link(found.body.link.load()));
     count_in(env, server, flow.net.len);
     Decision::Forward(entry)
+}
+
+/// Counts a packet from the client, as long as anybody wants to know.
+#[inline(always)]
+fn count_in_packet(found: &Found<'_, V4>, link: Link) {
+    if link.in_packets() < IN_PACKETS_ENOUGH {
+        let _before = found.body.link.add(1);
+    }
 }
 
 /// Removes an entry that has had its time; the packet then goes on as if there had been none.
@@ -382,7 +456,7 @@ fn is_to_be_rescheduled(flow: &Flow<'_>, found: &Found<'_, V4>, server_flags: u1
         return true;
     }
     let mode = flow.config.reuse_mode.load();
-    if mode == 0 || (found.body.link.load() >> 32) as u32 != NO_SLOT {
+    if mode == 0 || Link(found.body.link.load()).template().is_some() {
         return false;
     }
     let state = found.word.state();
@@ -421,7 +495,14 @@ fn advance<E: Env>(
     direction: Direction,
 ) -> bool {
     let next = |word| successor(flow, word, direction);
-    let settle = |before, after| settle_active(env, server, before, after);
+    let settle = |before, after| {
+        settle_active(env, server, before, after);
+        if assures(flow, before, after)
+            && let Some(template) = Link(found.body.link.load()).template()
+        {
+            persist::assure_v4(env, template);
+        }
+    };
     match table::change(found, SWAPS, next, settle) {
         Change::Done => true,
         Change::Gone => false,
@@ -444,8 +525,17 @@ fn successor(flow: &Flow<'_>, word: Word, direction: Direction) -> Word {
         let next = state::next_tcp(word.state(), direction, flow.transport.flags, secure);
         word.in_state(next, flow.config.tcp_class_of(next), TcpState::is_active(next)).seen_at(flow.now)
     } else {
-        word.in_state(state::UDP_NORMAL, flow.config.udp_class.load() as u8, false).seen_at(flow.now)
+        let answered = matches!(direction, Direction::Output) || word.state() == state::udp::ANSWERED;
+        let state = if answered { state::udp::ANSWERED } else { state::udp::ASKED };
+        word.in_state(state, flow.config.udp_class.load() as u8, false).seen_at(flow.now)
     }
+}
+
+/// Does this transition show that there is a client, and not only somebody who sends first packets?
+#[inline(always)]
+fn assures(flow: &Flow<'_>, before: Word, after: Word) -> bool {
+    let proof = if flow.is_tcp() { TcpState::Established as u8 } else { state::udp::ANSWERED };
+    before.state() != proof && after.state() == proof
 }
 
 /// The winner of a transition moves the active count.
@@ -478,11 +568,149 @@ fn schedule_v4<E: Env>(env: &E, flow: &Flow<'_>, probe: &Probe<V4>) -> Decision 
     if flow.is_tcp() && !may_open(flow.config, flow.transport.flags) {
         return Decision::Pass(PassReason::NoConnection);
     }
-    let Some(service) = find_service_v4(env, flow) else { return Decision::Pass(PassReason::NoService) };
-    let question = Question::v4(service, flow.net.src, flow.transport.src, flow.net.dst);
-    match sched::pick(env, &question) {
-        Some(server) => connect_v4(env, flow, probe, server),
-        None => Decision::NoServer,
+    let Some(id) = find_service_v4(env, flow) else { return Decision::Pass(PassReason::NoService) };
+    let Some(service) = env.service(id) else { return Decision::Drop(DropReason::Broken) };
+    if is_thinned_out(flow.config) {
+        return Decision::Drop(DropReason::Pressure);
+    }
+    if flow.transport.src == FTP_DATA {
+        return Decision::Pass(PassReason::FtpData);
+    }
+    let opening = match choose_v4(env, flow, id, service) {
+        Ok(opening) => opening,
+        Err(Unopened::Full) => return make_room_v4(env, flow, &flow.template_probe(env, service)),
+        Err(Unopened::Because(decision)) => return decision,
+    };
+    if is_one_packet(flow, service) {
+        return send_once_v4(env, flow, &opening);
+    }
+    match connect_v4(env, flow, probe, &opening) {
+        Ok(decision) => decision,
+        Err(Refused::Full) => make_room_v4(env, flow, probe),
+        Err(Refused::Exists | Refused::Contended) => Decision::Again,
+    }
+}
+
+/// The port that an FTP server's data connections come from.
+const FTP_DATA: [u8; 2] = 20u16.to_be_bytes();
+
+/// A connection to be opened.
+struct Opening {
+    server: u32,
+    /// Its template, if it has one.
+    link: Link,
+    /// The server's port, as on the wire.
+    port: [u8; 2],
+}
+
+/// Why none is.
+enum Unopened {
+    /// There is no room for its template.
+    Full,
+    Because(Decision),
+}
+
+/// Does `drop_packet` take this packet? Every n-th that would be scheduled goes.
+#[inline(always)]
+fn is_thinned_out(config: &Config) -> bool {
+    let rate = config.drop_rate.load();
+    rate != 0 && (config.drop_counter.add(1).wrapping_add(1)).is_multiple_of(rate)
+}
+
+/// The server that the client's template names, or else the scheduler.
+#[inline(always)]
+fn choose_v4<E: Env>(env: &E, flow: &Flow<'_>, id: u32, service: &Service) -> Result<Opening, Unopened> {
+    let is_persistent = service.has(service::flag::PERSISTENT);
+    let template =
+        if is_persistent { env.find_template_v4(&flow.asked(id)).slot() } else { Err(Without::Template) };
+    let (server, link) = match template {
+        Ok(slot) => {
+            let template = table::at(env.conns_v4(), slot).ok_or(Unopened::Because(Decision::Again))?;
+            (Entry(template.body.entry.load()).server(), Link::to_template(slot.0))
+        }
+        Err(Without::Template) => {
+            let server = pick_v4(env, flow, id, service).ok_or(Unopened::Because(nobody(flow, service)))?;
+            (
+                server,
+                if is_persistent { make_template_v4(env, flow, id, service, server)? } else { Link::NONE },
+            )
+        }
+        Err(Without::Room | Without::Luck) => return Err(Unopened::Because(Decision::Again)),
+    };
+    let block = env.block(block_of(server)).ok_or(Unopened::Because(Decision::Drop(DropReason::Broken)))?;
+    let packets = flow.transport.dst;
+    let is_own_port = !is_persistent || service.has_port(packets);
+    let own = if is_own_port { block.port_of(lane_of(server)) } else { [0, 0] };
+    Ok(Opening { server, link, port: if own == [0, 0] { packets } else { own } })
+}
+
+/// The server that the scheduler chooses. A service for all ports, and FTP's for its data, know their clients by templates
+/// only: without persistence nobody is found.
+#[inline(always)]
+fn pick_v4<E: Env>(env: &E, flow: &Flow<'_>, id: u32, service: &Service) -> Option<u32> {
+    let is_for_it =
+        service.has(service::flag::PERSISTENT | service::flag::MARK) || service.has_port(flow.transport.dst);
+    if !is_for_it {
+        return None;
+    }
+    sched::pick(env, &Question::v4(id, flow.net.src, flow.transport.src, flow.net.dst))
+}
+
+/// What becomes of a packet to a service that has nobody for it. One that only may have been FTP's data is the stack's.
+#[inline(always)]
+fn nobody(flow: &Flow<'_>, service: &Service) -> Decision {
+    if service.has_port(persist::FTP) && flow.transport.dst != persist::FTP {
+        Decision::Pass(PassReason::NoService)
+    } else {
+        Decision::NoServer
+    }
+}
+
+#[inline(always)]
+fn make_template_v4<E: Env>(
+    env: &E,
+    flow: &Flow<'_>,
+    id: u32,
+    service: &Service,
+    server: u32,
+) -> Result<Link, Unopened> {
+    match persist::make_v4(env, service, &flow.asked(id), &flow.template_probe(env, service), server) {
+        Ok(slot) => Ok(Link::to_template(slot.0)),
+        Err(Without::Room) => Err(Unopened::Full),
+        Err(Without::Template | Without::Luck) => Err(Unopened::Because(Decision::Again)),
+    }
+}
+
+/// An entry found no room where it would lie: what has expired there goes.
+#[inline(always)]
+fn make_room_v4<E: Env>(env: &E, flow: &Flow<'_>, probe: &Probe<V4>) -> Decision {
+    if expire::reclaim_v4(env, flow.config, probe, flow.now) {
+        Decision::Again
+    } else {
+        Decision::Drop(DropReason::TableFull)
+    }
+}
+
+/// One-packet scheduling is for datagrams only, also where a mark service gets both.
+#[inline(always)]
+fn is_one_packet(flow: &Flow<'_>, service: &Service) -> bool {
+    service.has(service::flag::ONE_PACKET) && flow.net.protocol == ip_protocol::UDP
+}
+
+/// A datagram for which no connection is kept.
+#[inline(always)]
+fn send_once_v4<E: Env>(env: &E, flow: &Flow<'_>, opening: &Opening) -> Decision {
+    let Some(server) = env.server(opening.server) else { return Decision::Drop(DropReason::Broken) };
+    count_connection(env, server, flow.net.len);
+    let method = (server.flags() & server::flag::METHOD) as u8;
+    Decision::Forward(Entry::new(opening.server, opening.port, method))
+}
+
+#[inline(always)]
+fn count_connection<E: Env>(env: &E, server: &Server, bytes: u16) {
+    if let Some(stats) = env.stats(server.place().stats) {
+        stats.conns.bump(1);
+        stats.count_in(bytes);
     }
 }
 
@@ -493,10 +721,31 @@ fn may_open(config: &Config, flags: u8) -> bool {
     flags & tcp_flag::RST == 0 && (sloppy || flags & tcp_flag::SYN != 0)
 }
 
+/// The kernel's order: the very port; FTP's service for what may be its data; the service for all ports.
 #[inline(always)]
 fn find_service_v4<E: Env>(env: &E, flow: &Flow<'_>) -> Option<u32> {
-    let (net, t) = (&flow.net, &flow.transport);
-    let key = service_key_v4(net.dst, t.dst, net.protocol);
+    let port = flow.transport.dst;
+    service_at_v4(env, flow, port)
+        .or_else(|| if may_be_ftp_data(flow, port) { service_at_v4(env, flow, persist::FTP) } else { None })
+        .or_else(|| {
+            let any = flow.config.has(switch::ANY_PORT_SERVICE);
+            if any { service_at_v4(env, flow, [0, 0]) } else { None }
+        })
+}
+
+/// `ip_unprivileged_port_start`, at its default.
+const UNPRIVILEGED: u16 = 1024;
+
+#[inline(always)]
+fn may_be_ftp_data(flow: &Flow<'_>, port: [u8; 2]) -> bool {
+    flow.is_tcp()
+        && flow.config.has(switch::FTP_SERVICE)
+        && (port == FTP_DATA || u16::from_be_bytes(port) >= UNPRIVILEGED)
+}
+
+#[inline(always)]
+fn service_at_v4<E: Env>(env: &E, flow: &Flow<'_>, port: [u8; 2]) -> Option<u32> {
+    let key = service_key_v4(flow.net.dst, port, flow.net.protocol);
     let probe = Probe::new(key, flow.config.seed.load(), env.services_v4().buckets());
     let slot = env.services_v4().look_up(&probe)?;
     let found = table::hold(env.services_v4(), slot, &probe)?;
@@ -510,80 +759,58 @@ pub const fn service_key_v4(vip: [u8; 4], port: [u8; 2], protocol: u8) -> [u64; 
     key::v4([0; 4], [0; 2], vip, port, protocol, Kind::Conn)
 }
 
-/// Makes the entry of a new connection to this server, in the state that its first packet leads to.
+/// Makes the entry of a new connection, in the state that its first packet leads to.
 #[inline(always)]
-fn connect_v4<E: Env>(env: &E, flow: &Flow<'_>, probe: &Probe<V4>, id: u32) -> Decision {
+fn connect_v4<E: Env>(
+    env: &E,
+    flow: &Flow<'_>,
+    probe: &Probe<V4>,
+    opening: &Opening,
+) -> Result<Decision, Refused> {
+    let Opening { server: id, port, link } = *opening;
     let (Some(server), Some(block)) = (env.server(id), env.block(block_of(id))) else {
-        return Decision::Drop(DropReason::Broken);
+        return Ok(Decision::Drop(DropReason::Broken));
     };
     let method = (server.flags() & server::flag::METHOD) as u8;
-    let port = destination_port(block, lane_of(id), flow.transport.dst);
     let entry = Entry::new(id, port, method);
     let nat = method == Method::Masquerade as u8;
     let direction = if nat { Direction::Input } else { Direction::InputOnly };
     let word = successor(flow, Word(0).with_no_output(!nat), direction);
-    let new = New { word, entry: entry.0, link: (NO_SLOT as u64) << 32 };
-    let slot = match env.conns_v4().put(probe, &new) {
-        Ok(slot) => slot,
-        Err(Refused::Full) => {
-            let reclaimed = reclaim_v4(env, flow, probe);
-            return if reclaimed { Decision::Again } else { Decision::Drop(DropReason::TableFull) };
-        }
-        Err(Refused::Exists | Refused::Contended) => return Decision::Again,
-    };
+    hold_template_v4(env, link);
+    let new = New { word, entry: entry.0, link: link.0 | FIRST_PACKET };
+    let slot = env.conns_v4().put(probe, &new).inspect_err(|_| expire::release_template_v4(env, link))?;
     block.bind(lane_of(id));
     if word.active() {
         block.count_active(lane_of(id), true);
     }
+    if assures(flow, Word(0), word)
+        && let Some(template) = link.template()
+    {
+        persist::assure_v4(env, template);
+    }
     // The entry is counted from here on; should it be gone already, its remover has settled with the counters.
-    let Some(found) = table::hold(env.conns_v4(), slot, probe) else { return Decision::Again };
+    let Some(found) = table::hold(env.conns_v4(), slot, probe) else { return Ok(Decision::Again) };
     if nat && let Err(why) = link_reply_v4(env, flow, &found, server, port) {
         let _ended_by_another = expire::remove_v4(env, flow.config, &found);
         return match why {
-            Refused::Full => Decision::Drop(DropReason::TableFull),
-            Refused::Exists | Refused::Contended => Decision::Again,
+            Refused::Full => Ok(Decision::Drop(DropReason::TableFull)),
+            Refused::Exists | Refused::Contended => Ok(Decision::Again),
         };
     }
-    if let Some(stats) = env.stats(server.place().stats) {
-        stats.conns.bump(1);
-        stats.count_in(flow.net.len);
-    }
-    Decision::Forward(entry)
+    count_connection(env, server, flow.net.len);
+    Ok(Decision::Forward(entry))
 }
 
-/// Removes what has expired from the buckets that a new entry may go into: so the table goes on taking connections while
-/// no daemon sweeps it. `false`: all that is there lives.
+/// What a new connection's link counts: the packet that opened it.
+const FIRST_PACKET: u64 = 1;
+
+/// A connection's template controls one more. Before the connection is there: whoever removes it takes that back.
 #[inline(always)]
-fn reclaim_v4<E: Env>(env: &E, flow: &Flow<'_>, probe: &Probe<V4>) -> bool {
-    let mut reclaim = Reclaim { env, flow, buckets: probe.candidates(), reclaimed: false };
-    env.repeat(2 * table::LANES as u32, &mut reclaim);
-    reclaim.reclaimed
-}
-
-struct Reclaim<'a, E> {
-    env: &'a E,
-    flow: &'a Flow<'a>,
-    buckets: [u32; 2],
-    reclaimed: bool,
-}
-
-impl<E: Env> Step for Reclaim<'_, E> {
-    #[inline(always)]
-    fn turn(&mut self, i: u32) -> bool {
-        let [first, second] = self.buckets;
-        let bucket = if i < table::LANES as u32 { first } else { second };
-        let slot = SlotId::new(bucket, (i & 7) as usize);
-        self.reclaimed |= expire::sweep_slot_v4(self.env, self.flow.config, slot, self.flow.now);
-        true
-    }
-}
-
-/// The server's port, or the packet's where the server has none.
-#[inline(always)]
-fn destination_port(block: &service::Block, lane: usize, packets: [u8; 2]) -> [u8; 2] {
-    match block.port.get(lane & (service::BLOCK - 1)).map(|p| (p.load() as u16).to_ne_bytes()) {
-        Some(port) if port != [0, 0] => port,
-        _ => packets,
+fn hold_template_v4<E: Env>(env: &E, link: Link) {
+    if let Some(slot) = link.template()
+        && let Some(template) = table::at(env.conns_v4(), SlotId(slot))
+    {
+        let _before = template.body.link.add(Link::CONTROLLED);
     }
 }
 
@@ -735,6 +962,26 @@ fn is_answered<P: Packet, E: Env>(packet: &mut P, env: &E, flow: &Flow<'_>, with
 }
 
 // ----------------------------------------------------------------------------------------------------------- replies
+
+/// The kernel's order: its hooks for replies come before that for requests. `Err`: not a packet from inside.
+#[inline(always)]
+fn from_inside_v4<P: Packet, E: Env>(
+    packet: &mut P,
+    env: &E,
+    flow: &Flow<'_>,
+) -> Result<Result<Verdict, Answer>, Stage> {
+    let who = Recognised::in_v4(flow.config, &flow.net);
+    if who.from_server
+        && let Some(outcome) = reply_v4(packet, env, flow)
+    {
+        return Ok(outcome);
+    }
+    if who.to_vip {
+        return Err(Stage::Request);
+    }
+    let seen = observe_v4(env, flow);
+    Ok(Ok(Verdict::Pass(if seen { PassReason::Reply } else { PassReason::NotOurs })))
+}
 
 /// The connection to which this entry of the reply table leads.
 #[inline(always)]

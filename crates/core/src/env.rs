@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::conn::key::V4;
 use crate::conn::table::Memory;
 use crate::conn::word::Tick;
+use crate::persist;
 use crate::sched::affinity::{self, Set};
 use crate::sched::choices::Choices;
 use crate::sched::{self, Choice, Question};
@@ -51,6 +52,14 @@ pub trait Env {
         Self: Sized,
     {
         sched::remember(self, question, server);
+    }
+    /// Does [`persist::find_v4`]; likewise.
+    #[inline(always)]
+    fn find_template_v4(&self, asked: &persist::Asked) -> persist::Outcome
+    where
+        Self: Sized,
+    {
+        persist::find_v4(self, asked)
     }
     /// A line of a scheduler's table.
     fn choices(&self, line: u32) -> Option<&Choices>;

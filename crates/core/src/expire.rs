@@ -1,15 +1,16 @@
 //! The end of a connection: whoever removes its entry settles its accounts.
 
 use crate::cell::barrier;
-use crate::config::Config;
+use crate::config::{Config, class};
 use crate::conn::Memory;
-use crate::conn::entry::{Backlink, Entry};
+use crate::conn::entry::{Backlink, Entry, Link};
 use crate::conn::key::{self, Kind, V4};
 use crate::conn::table::{self, Found, Probe, SlotId};
-use crate::conn::word::Tick;
-use crate::env::Env;
+use crate::conn::word::{Tick, Word};
+use crate::env::{Env, Step};
 use crate::method::Method;
 use crate::service::{block_of, lane_of};
+use crate::state;
 
 /// Removes an IPv4 entry as it was seen, and takes from the counters what it had counted. `false`: it changed
 /// meanwhile, and nothing happened.
@@ -18,6 +19,7 @@ pub fn remove_v4<E: Env>(env: &E, config: &Config, found: &Found<'_, V4>) -> boo
     // Read before the slot is free: afterwards another connection may lie there.
     let key = found.body.key();
     let entry = Entry(found.body.entry.load());
+    let link = Link(found.body.link.load());
     if !table::remove(found) {
         return false;
     }
@@ -32,8 +34,58 @@ pub fn remove_v4<E: Env>(env: &E, config: &Config, found: &Found<'_, V4>) -> boo
             block.unbind(lane);
         }
     }
-    if entry.method() == Method::Masquerade as u8 && !found.word.template() {
+    if found.word.template() {
+        return true;
+    }
+    release_template_v4(env, link);
+    if entry.method() == Method::Masquerade as u8 {
         forget_reply_v4(env, config, found, key, entry);
+    }
+    true
+}
+
+/// A connection's template controls one less. It is still there: none ends while it controls any.
+#[inline(always)]
+pub fn release_template_v4<E: Env>(env: &E, link: Link) {
+    if let Some(slot) = link.template()
+        && let Some(template) = table::at(env.conns_v4(), SlotId(slot))
+    {
+        let _before = template.body.link.add(Link::CONTROLLED.wrapping_neg());
+    }
+}
+
+/// Ends an entry whose time is over. A template that still controls connections lives on, for 60 s at a time, as in the
+/// kernel. Returns whether the entry was removed.
+#[inline(always)]
+pub fn end_v4<E: Env>(env: &E, config: &Config, found: &Found<'_, V4>) -> bool {
+    if found.word.template() && Link(found.body.link.load()).controlled() != 0 {
+        let over = found.word.last_seen().count().wrapping_add(config.timeout(found.word.class()));
+        let rearmed = found.word.with_class(class::REARMED).seen_at(Tick::new(over));
+        // If it fails, the template was used meanwhile: nothing is over.
+        let _used = found.cell.swap_if(found.word.0, rearmed.0);
+        return false;
+    }
+    remove_v4(env, config, found)
+}
+
+/// Removes a connection before its time, if its word still says what it said when that was decided. Its template goes too
+/// when it controls nothing else and was never assured, as in the kernel.
+#[inline(always)]
+pub fn evict_v4<E: Env>(env: &E, config: &Config, slot: SlotId, seen: Word) -> bool {
+    let Some(found) = table::at(env.conns_v4(), slot) else { return false };
+    // When it was last seen may be later by now.
+    if found.word.seen_at(Tick::new(0)).0 != seen.seen_at(Tick::new(0)).0 {
+        return false;
+    }
+    let template = if found.word.template() { None } else { Link(found.body.link.load()).template() };
+    if !remove_v4(env, config, &found) {
+        return false;
+    }
+    if let Some(template) = template.and_then(|slot| table::at(env.conns_v4(), SlotId(slot)))
+        && template.word.state() != state::template::ASSURED
+        && Link(template.body.link.load()).controlled() == 0
+    {
+        let _used = remove_v4(env, config, &template);
     }
     true
 }
@@ -75,5 +127,33 @@ pub fn sweep_slot_v4<E: Env>(env: &E, config: &Config, slot: SlotId, now: Tick) 
     if !table::is_expired(found.word, now, config.timeout(found.word.class())) {
         return false;
     }
-    remove_v4(env, config, &found)
+    end_v4(env, config, &found)
+}
+
+/// Removes what has expired from the buckets that a new entry may go into: so the table goes on taking connections while
+/// no daemon sweeps it. `false`: all that is there lives.
+#[inline(always)]
+pub fn reclaim_v4<E: Env>(env: &E, config: &Config, probe: &Probe<V4>, now: Tick) -> bool {
+    let mut reclaim = Reclaim { env, config, now, buckets: probe.candidates(), reclaimed: false };
+    env.repeat(2 * table::LANES as u32, &mut reclaim);
+    reclaim.reclaimed
+}
+
+struct Reclaim<'a, E> {
+    env: &'a E,
+    config: &'a Config,
+    now: Tick,
+    buckets: [u32; 2],
+    reclaimed: bool,
+}
+
+impl<E: Env> Step for Reclaim<'_, E> {
+    #[inline(always)]
+    fn turn(&mut self, i: u32) -> bool {
+        let [first, second] = self.buckets;
+        let bucket = if i < table::LANES as u32 { first } else { second };
+        let slot = SlotId::new(bucket, (i & 7) as usize);
+        self.reclaimed |= sweep_slot_v4(self.env, self.config, slot, self.now);
+        true
+    }
 }

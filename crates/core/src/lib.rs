@@ -23,6 +23,7 @@ pub mod icmp;
 pub mod method;
 pub mod packet;
 pub mod parse;
+pub mod persist;
 pub mod protocol;
 pub mod sched;
 pub mod server;

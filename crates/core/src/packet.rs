@@ -30,6 +30,23 @@ pub trait Packet {
     }
 }
 
+/// The same packet, of which the compiler knows nothing. Of one that a function only reads it would hand over what lies behind
+/// the reference instead, in 32 bits, which the verifier takes for numbers.
+#[inline(always)]
+pub(crate) fn by_reference<P: Packet>(packet: &mut P) -> &mut P {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut packet: *mut P = packet;
+        // SAFETY: the register keeps its value, so it is the same exclusive reference.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) packet, options(nostack, preserves_flags));
+            &mut *packet
+        }
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    packet
+}
+
 /// A packet in host memory, with headroom as XDP gives it.
 #[cfg(not(target_arch = "bpf"))]
 #[derive(Debug)]

@@ -67,6 +67,12 @@ impl Service {
         self.kind.load() & flag != 0
     }
 
+    /// Is this, as on the wire, the service's port?
+    #[inline(always)]
+    pub fn has_port(&self, port: [u8; 2]) -> bool {
+        self.port.load() == u16::from_be_bytes(port) as u32
+    }
+
     /// Its scheduler.
     #[inline(always)]
     pub fn scheduler(&self) -> Option<Scheduler> {
@@ -123,6 +129,12 @@ pub const fn server_in(block: u32, lane: usize) -> u32 {
 }
 
 impl Block {
+    /// The port of the server in this lane, as on the wire; 0 = the packet's.
+    #[inline(always)]
+    pub fn port_of(&self, lane: usize) -> [u8; 2] {
+        (self.port[lane & (BLOCK - 1)].load() as u16).to_ne_bytes()
+    }
+
     /// A connection was bound to the server in this lane.
     ///
     /// The overload rule is that of kernels from mid-2026 on (6.12.117): judged when the total reaches exactly the

@@ -197,8 +197,14 @@ pub fn next_tcp(state: u8, direction: Direction, flags: u8, secure: bool) -> u8 
     ((*row >> (4 * (state as u32 & 15))) & 15) as u8
 }
 
-/// The one state of UDP (`IP_VS_UDP_S_NORMAL`).
-pub const UDP_NORMAL: u8 = 0;
+/// The one state of UDP (`IP_VS_UDP_S_NORMAL`), in two: ours remembers whether the server has answered, since that is what
+/// makes a template of UDP assured.
+pub mod udp {
+    /// Only the client has spoken.
+    pub const ASKED: u8 = 0;
+    /// The server has answered.
+    pub const ANSWERED: u8 = 1;
+}
 /// Seconds that a UDP connection lives without a packet.
 pub const UDP_TIMEOUT: u32 = 300;
 

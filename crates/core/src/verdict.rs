@@ -93,6 +93,8 @@ reasons! {
         Family = 10, "family", "IPv6 or VLAN-tagged traffic is not balanced by this version";
         /// Sent to a multicast or broadcast MAC.
         Group = 12, "group", "the frame was sent to a group of hosts, not to the director";
+        /// From a server's FTP data port: not scheduled, as in LVS.
+        FtpData = 13, "ftp_data", "a packet from port 20 opens no connection: it is taken for a real server's FTP data";
         /// The data plane has no configuration yet.
         Unconfigured = 11, "unconfigured", "the data plane is not configured";
     }

@@ -15,6 +15,9 @@ use xlvs_model::view::ConnView;
 
 use crate::tables::{Buckets, Tables};
 
+/// The port of a void template in listings.
+const VOID_PORT: [u8; 2] = [0xff, 0xff];
+
 /// Milliseconds in a tick.
 const TICK_MS: u64 = 1000 / Tick::PER_SECOND as u64;
 
@@ -40,13 +43,15 @@ fn view(tables: &Tables, now: Tick, word: Word, key: [u64; 2], entry: Entry) -> 
     let (client, client_port, vip, vport, protocol, kind) = key::parts_v4(key);
     let server = tables.servers.get(entry.server() as usize)?;
     let left = timeout.saturating_sub(now.since(word.last_seen()));
+    // The kernel's way to make a template void is to give it a port that no packet can name.
+    let (vport, port) = if word.void() { (VOID_PORT, VOID_PORT) } else { (vport, entry.port()) };
     Some(ConnView {
         protocol,
         expires_ms: u64::from(left) * TICK_MS,
         state: state_name(protocol, kind, word).to_owned(),
         client: socket(client, client_port),
         virt: socket(vip, vport),
-        dest: socket(server.addr_v4(), entry.port()),
+        dest: socket(server.addr_v4(), port),
         engine: None,
         engine_data: None,
     })

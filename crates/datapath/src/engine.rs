@@ -14,15 +14,16 @@ use xlvs_core::conn::table::New;
 use xlvs_core::conn::table::{self, Probe};
 use xlvs_core::conn::word::{Tick, Word};
 use xlvs_core::director::service_key_v4;
+use xlvs_core::persist;
 use xlvs_core::sched::{self, choices};
 use xlvs_core::server::{Hop, Place, Server, flag as server_flag};
 use xlvs_core::service::{self, BLOCK, Block, NO_BLOCK, block_of, effective_lower, lane_of};
 use xlvs_core::state::TcpState;
-use xlvs_model::spec::{Method, Scheduler};
+use xlvs_model::spec::{Method, Protocol, Scheduler};
 use xlvs_model::state::Service;
 use xlvs_model::view::{ServerView, ServiceView, Stats};
 use xlvs_model::{
-    Change, Model, Refusal, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts, supported,
+    Change, Family, Model, Refusal, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts, supported,
 };
 
 use crate::estimator::Estimator;
@@ -73,6 +74,7 @@ pub struct Engine {
 struct Touched {
     services: BTreeMap<ServiceKey, Touch>,
     reach: Reach,
+    services_differ: bool,
     timeouts: bool,
     zeroed: Vec<Option<ServiceKey>>,
 }
@@ -142,6 +144,8 @@ impl Touched {
             Change::StartSync(_) | Change::StopSync(_) => {}
         }
         touched.reach = Reach::after(change, before);
+        touched.services_differ =
+            matches!(change, Change::AddService(_) | Change::DeleteService(_) | Change::Flush);
         touched
     }
 
@@ -154,6 +158,7 @@ impl Touched {
     fn absorb(&mut self, other: Touched) {
         other.services.into_iter().for_each(|(key, touch)| self.touch(key, touch));
         self.reach = self.reach.max(other.reach);
+        self.services_differ |= other.services_differ;
         self.timeouts |= other.timeouts;
         self.zeroed.extend(other.zeroed);
     }
@@ -321,6 +326,9 @@ impl Engine {
         for (key, touch) in &touched.services {
             self.write_service(key, *touch);
         }
+        if touched.services_differ {
+            self.write_port_switches();
+        }
         match touched.reach {
             Reach::Same => {}
             Reach::Wider => self.widen_filters(touched.services.keys()),
@@ -349,6 +357,7 @@ impl Engine {
             self.tell_scheduler(&touched);
             self.write_service(key, Touch { started, servers: true });
         }
+        self.write_port_switches();
         self.write_filters();
         self.write_timeouts();
     }
@@ -394,7 +403,25 @@ impl Engine {
         if let ServiceKey::Address { port, .. } = spec.key {
             record.port.store(u32::from(port));
         }
-        record.kind.store(kind_of(spec));
+        if let Some(persistence) = spec.persistence {
+            record.persist_mask.store(mask_as_compared(spec.key.family(), persistence.netmask));
+            if let Some(class) = self.class_for(persistence.timeout) {
+                self.tables.services[id as usize].persist_class.store(u32::from(class));
+            }
+        }
+        self.tables.services[id as usize].kind.store(kind_of(spec));
+    }
+
+    /// Whether there is a service for all ports, and one for FTP: packets look for them only then.
+    fn write_port_switches(&self) {
+        let has = |port: u16| {
+            self.model.services().iter().any(|service| {
+                matches!(service.spec.key, ServiceKey::Address { protocol, port: own, .. }
+                    if own == port && (port == 0 || protocol == Protocol::Tcp))
+            })
+        };
+        self.switch(switch::ANY_PORT_SERVICE, has(0));
+        self.switch(switch::FTP_SERVICE, has(u16::from_be_bytes(persist::FTP)));
     }
 
     /// Fills a new table beside the old one and puts it in its place.
@@ -619,6 +646,7 @@ impl Engine {
         let config = self.tables.config();
         config.tcp_class.iter().for_each(|c| used[c.load() as usize & 255] = true);
         used[config.udp_class.load() as usize & 255] = true;
+        self.tables.services.iter().for_each(|s| used[s.persist_class.load() as usize & 255] = true);
         for cell in self.tables.conns_v4.iter().flat_map(|b| &b.words) {
             used[usize::from(Word(cell.load()).class())] = true;
         }
@@ -897,6 +925,14 @@ fn kind_of(spec: &ServiceSpec) -> u32 {
     set(spec.flags.port, service::flag::PORT);
     set(matches!(spec.key, ServiceKey::Mark { .. }), service::flag::MARK);
     kind
+}
+
+/// A netmask as the data plane compares with it: IPv4 in network order.
+fn mask_as_compared(family: Family, netmask: u32) -> u32 {
+    match family {
+        Family::Inet => netmask.to_be(),
+        Family::Inet6 => netmask,
+    }
 }
 
 /// A server's flags as specified; whether its next hop is known stays.

@@ -19,6 +19,7 @@ use aya::{Ebpf, EbpfLoader};
 use thiserror::Error;
 use xlvs_core::conn::word::Tick;
 use xlvs_core::conn::{LANES, SlotId};
+use xlvs_core::director::Stage;
 use xlvs_core::service::BLOCK;
 
 use crate::mapping::Mapping;
@@ -121,11 +122,15 @@ const MAPS: [&str; 14] = [
     "STATS",
     "COUNTERS",
     "WANTED",
-    "SLOW",
+    "STAGES",
     "AFFINITY",
     "SETS",
     "CHOICES",
 ];
+
+/// The programs that run as long as there is a daemon, and those that run on without it.
+const PROGRAMS: [&str; 7] =
+    ["xlvs_request", "xlvs_reply", "xlvs_director", "xlvs_clock", "xlvs_sweep", "xlvs_evict", "xlvs_collect"];
 
 impl Pins {
     /// Pins under this BPF file system. Mounts it when it is not there.
@@ -229,11 +234,11 @@ impl Xdp {
         fs::create_dir_all(pins.maps()).map_err(file_error(&pins.maps()))?;
         fs::create_dir_all(pins.links()).map_err(file_error(&pins.links()))?;
         let mut ebpf = load_object(&pins, &sizes)?;
-        for name in ["xlvs_slow", "xlvs_director", "xlvs_clock", "xlvs_sweep", "xlvs_pick", "xlvs_collect"] {
+        for name in PROGRAMS {
             let program = program_mut(&mut ebpf, name)?;
             program.load().map_err(|e| XdpError::Load(format!("{name}: {}", explain(&e))))?;
         }
-        link_slow(&mut ebpf)?;
+        link_stages(&mut ebpf)?;
         let tables = Arc::new(map_tables(&mut ebpf, sizes)?);
         if !found {
             tables.config().set_defaults(seed);
@@ -456,15 +461,18 @@ fn program_mut<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut XdpProgram,
     program.ok_or_else(|| XdpError::Load(format!("the object has no program {name}")))
 }
 
-/// Puts the slow program where the director calls it. It is pinned, since the kernel empties a program array when nobody
-/// holds it but programs; an older director calls the new program until it is replaced too, over the same tables.
-fn link_slow(ebpf: &mut Ebpf) -> Result<(), XdpError> {
-    let missing = || XdpError::Load("the object has no program array SLOW".to_owned());
+/// Puts the programs of the later stages where the director calls them. The array is pinned, since the kernel empties one that
+/// nobody holds but programs; an older director calls the new programs until it is replaced too, over the same tables.
+fn link_stages(ebpf: &mut Ebpf) -> Result<(), XdpError> {
+    let missing = || XdpError::Load("the object has no program array STAGES".to_owned());
     let mut array =
-        ProgramArray::try_from(ebpf.take_map("SLOW").ok_or_else(missing)?).map_err(|_| missing())?;
-    let fd = program(ebpf, "xlvs_slow")?.fd().and_then(|fd| Ok(fd.try_clone()?));
-    let fd = fd.map_err(|e| XdpError::Load(explain(&e)))?;
-    array.set(0, &fd, 0).map_err(|e| XdpError::Load(explain(&e)))
+        ProgramArray::try_from(ebpf.take_map("STAGES").ok_or_else(missing)?).map_err(|_| missing())?;
+    for (stage, name) in [(Stage::Reply, "xlvs_reply"), (Stage::Request, "xlvs_request")] {
+        let fd = program(ebpf, name)?.fd().and_then(|fd| Ok(fd.try_clone()?));
+        let fd = fd.map_err(|e| XdpError::Load(explain(&e)))?;
+        array.set(stage as u32, &fd, 0).map_err(|e| XdpError::Load(explain(&e)))?;
+    }
+    Ok(())
 }
 
 fn map_tables(ebpf: &mut Ebpf, sizes: Sizes) -> Result<Tables, XdpError> {

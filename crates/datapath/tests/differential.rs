@@ -243,8 +243,7 @@ fn compare(name: &str, seed: u64, packets: usize) {
         buffer.extend(&frame);
         let mut packet = Frame::new(&mut buffer, Frame::HEADROOM);
         env.set_now(xdp.now().expect("the clock runs").count());
-        let verdict = director::balance_known(&mut packet, &env)
-            .unwrap_or_else(|| director::balance(&mut packet, &env));
+        let verdict = director::balance(&mut packet, &env);
         let (kernel_action, kernel_bytes) = xdp.try_packet(&frame).expect("the packet runs");
         *verdicts
             .entry(format!("{verdict:?}").split(" {").next().unwrap_or_default().to_owned())

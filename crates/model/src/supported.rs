@@ -28,12 +28,6 @@ fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     if spec.engine.is_some() {
         return refuse("xlvs has no persistence engines yet.");
     }
-    if spec.persistence.is_some() {
-        return refuse("xlvs does not keep clients on their server (persistence) yet.");
-    }
-    if spec.one_packet {
-        return refuse("xlvs does not schedule single packets (-o) yet.");
-    }
     match spec.key {
         ServiceKey::Mark { .. } => refuse("xlvs does not balance by firewall mark yet."),
         ServiceKey::Address { protocol: Protocol::Sctp, .. } => refuse("xlvs does not balance SCTP yet."),

@@ -129,8 +129,7 @@ impl<'t> Director<'t> {
         buffer.extend(frame);
         let mut packet = Frame::new(&mut buffer, Frame::HEADROOM);
         self.env.set_ingress(ingress);
-        let verdict = director::balance_known(&mut packet, &self.env)
-            .unwrap_or_else(|| director::balance(&mut packet, &self.env));
+        let verdict = director::balance(&mut packet, &self.env);
         match verdict {
             Verdict::Transmit { .. } | Verdict::Redirect { .. } => Fate::Sent(packet.bytes().to_vec()),
             Verdict::Answer { .. } | Verdict::Pass(_) => Fate::Refused,

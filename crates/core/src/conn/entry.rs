@@ -40,14 +40,59 @@ impl Entry {
     }
 }
 
-/// The second word of an entry: `low` 32 bits and `high` 32 bits, by kind.
-///
-/// An ordinary connection: high = slot of its template (or [`NO_SLOT`]), low = in-packets, which stop counting at
-/// [`IN_PACKETS_ENOUGH`]. A template: low = connections it controls. A reply slot: the forward slot and its generation.
+/// "No slot": the connection has no template.
 pub const NO_SLOT: u32 = u32::MAX;
 
 /// No rule looks further than this (`drop_entry`: 8 packets; sync thresholds count on their own).
 pub const IN_PACKETS_ENOUGH: u32 = 16;
+
+/// The second word of an entry.
+///
+/// | bits | a connection | a template |
+/// |---|---|---|
+/// | 0–31 | packets from the client, up to [`IN_PACKETS_ENOUGH`] | nothing |
+/// | 32–63 | slot of its template, or [`NO_SLOT`] | connections that it controls |
+///
+/// A packet that counts itself a moment after its connection was removed and the slot used again must not make a template
+/// think that it controls one more; so the two are apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Link(pub u64);
+
+impl Link {
+    /// What is added to a template's word for a connection that it controls.
+    pub const CONTROLLED: u64 = 1 << 32;
+
+    /// A new connection's, with the slot of its template.
+    #[inline(always)]
+    pub const fn to_template(slot: u32) -> Self {
+        Self((slot as u64) << 32)
+    }
+
+    /// A new connection's that has no template.
+    pub const NONE: Self = Self::to_template(NO_SLOT);
+    /// A new template's.
+    pub const TEMPLATE: Self = Self(0);
+
+    /// A connection's template.
+    #[inline(always)]
+    pub const fn template(self) -> Option<u32> {
+        let slot = (self.0 >> 32) as u32;
+        if slot == NO_SLOT { None } else { Some(slot) }
+    }
+
+    /// How many connections a template controls.
+    #[inline(always)]
+    pub const fn controlled(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Packets from the client, as far as they are counted.
+    #[inline(always)]
+    pub const fn in_packets(self) -> u32 {
+        self.0 as u32
+    }
+}
 
 /// A reply slot's fixed part: where the forward entry is and which incarnation of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -61,7 +61,7 @@ pub enum Life {
 /// | 36 | NOOUTPUT: no reply traffic seen, use the input-only table |
 /// | 37 | counted as active |
 /// | 38 | a persistence template |
-/// | 39 | unused |
+/// | 39 | VOID: a template that no packet finds any more, and that waits for its end |
 /// | 40–41 | [`Life`] |
 /// | 42–51 | tag: ten bits of the key's hash |
 /// | 52–63 | generation, one up at every insertion |
@@ -74,6 +74,7 @@ const STATE: u32 = 32;
 const NO_OUTPUT: u64 = 1 << 36;
 const ACTIVE: u64 = 1 << 37;
 const TEMPLATE: u64 = 1 << 38;
+const VOID: u64 = 1 << 39;
 const LIFE: u32 = 40;
 const TAG: u32 = 42;
 const GENERATION: u32 = 52;
@@ -220,6 +221,24 @@ impl Word {
     pub const fn as_template(self) -> Self {
         Self(self.0 | TEMPLATE)
     }
+
+    /// Has it been made void?
+    #[inline(always)]
+    pub const fn void(self) -> bool {
+        self.0 & VOID != 0
+    }
+
+    /// The same with a tag under which nobody looks for its key. To who holds the entry it is gone.
+    #[inline(always)]
+    pub const fn as_void(self) -> Self {
+        Self((self.0 | VOID) ^ (0x3ff << TAG))
+    }
+
+    /// The same with this timeout class.
+    #[inline(always)]
+    pub const fn with_class(self, class: u8) -> Self {
+        Self(self.0 & !(0xff << CLASS) | (class as u64) << CLASS)
+    }
 }
 
 /// The same number, of which the compiler knows nothing: on the eBPF target, which has no instruction for "1 if equal", it
@@ -258,6 +277,15 @@ mod tests {
         assert_eq!(w.removed().life(), Life::Empty);
         assert_eq!(w.removed().generation(), 0xabc);
         assert!(!w.template() && w.as_template().template());
+    }
+
+    #[test]
+    fn a_void_template_is_found_by_no_tag_of_its_key() {
+        let word = Word::bare(Life::Live, 7, 0x155).as_template().in_state(1, 32, false);
+        let void = word.as_void();
+        assert!(void.void() && void.is_live() && void.template() && !word.is_same_entry(void));
+        assert_eq!((void.matches_live(0x155), void.matches_published(0x155)), (0, 0));
+        assert_eq!((void.generation(), void.state(), void.with_class(9).class()), (7, 1, 9));
     }
 
     #[test]
