@@ -4,13 +4,16 @@ mod apply;
 mod check;
 mod client;
 mod daemon;
+mod drain;
 mod listings;
+mod named;
 mod overview;
 mod paint;
 mod paths;
 mod plan;
 mod protocol;
 mod simulate;
+mod tune;
 mod unload;
 mod words;
 
@@ -50,6 +53,10 @@ enum Command {
     Apply(apply::Options),
     /// Print the director's whole state as a file that `xlvs apply` reads.
     Save(paths::Paths),
+    /// Show or set LVS's tunables (the kernel's net.ipv4.vs.*).
+    Tune(tune::Options),
+    /// Give a server no new connections, and wait until it has none.
+    Drain(drain::Options),
     /// Print completions for a shell.
     Completions(words::Completions),
     /// Print a manual page.
@@ -106,6 +113,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Connections(options) => listings::connections(&options),
         Command::Apply(options) => apply::apply(&options),
         Command::Save(paths) => apply::save(&paths),
+        Command::Tune(options) => tune::run(&options),
+        Command::Drain(options) => drain::run(&options),
         Command::Completions(options) => words::completions(Cli::command(), &options),
         Command::Man(page) => words::page(Cli::command(), &page),
         Command::Check(paths) => check::run(&paths),

@@ -6,10 +6,10 @@ use xlvs_model::{
     Change, Model, Refusal, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel, supported,
 };
 
-/// The model that these changes make of nothing. What they do not speak of (timeouts, daemons) stays as it is now.
+/// The model that these changes make of nothing. What they do not speak of (timeouts, tunables, daemons) stays as it is now.
 pub fn desired(changes: &[Change], now: &Model) -> Result<Model, (usize, Refusal)> {
     let mut model = Model::default();
-    model.apply(&Change::SetTimeouts(now.timeouts())).map_err(|why| (0, why))?;
+    keep_globals(now, &mut model).map_err(|why| (0, why))?;
     for (i, change) in changes.iter().enumerate() {
         supported(change).and_then(|()| model.apply(change)).map_err(|why| (i, why))?;
     }
@@ -22,10 +22,16 @@ pub fn desired(changes: &[Change], now: &Model) -> Result<Model, (usize, Refusal
     Ok(model)
 }
 
+/// Timeouts and tunables as another model has them.
+fn keep_globals(from: &Model, model: &mut Model) -> Result<(), Refusal> {
+    model.apply(&Change::SetTimeouts(from.timeouts()))?;
+    from.tunables().changed().try_for_each(|(tunable, value)| model.apply(&Change::Tune(tunable, value)))
+}
+
 /// The same model, but servers that are there already keep the order in which they are, and new ones follow.
 pub fn in_place(desired: &Model, now: &Model) -> Result<Model, Refusal> {
     let mut model = Model::default();
-    model.apply(&Change::SetTimeouts(desired.timeouts()))?;
+    keep_globals(desired, &mut model)?;
     for service in desired.services() {
         let key = service.spec.key;
         model.apply(&Change::AddService(service.spec.clone()))?;
@@ -81,6 +87,9 @@ fn sentence(change: &Change, now: &Model) -> String {
                 "change timeouts (tcp tcpfin udp): {} {} {} -> {} {} {}",
                 b.tcp, b.tcp_fin, b.udp, t.tcp, t.tcp_fin, t.udp
             )
+        }
+        Change::Tune(tunable, value) => {
+            format!("change {}: {} -> {value}", tunable.name(), now.tunables().get(*tunable))
         }
         Change::Flush => "delete all services".to_owned(),
         Change::Zero(_) => "set counters to zero".to_owned(),

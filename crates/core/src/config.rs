@@ -17,6 +17,9 @@ pub mod class {
     pub const FREE: u8 = 48;
 }
 
+/// Ticks of a day.
+const DAY: u32 = 86_400 * crate::conn::word::Tick::PER_SECOND;
+
 /// Bits of an address filter: a set of addresses that may say "perhaps" but never a wrong "no".
 pub const FILTER_WORDS: usize = 1024;
 
@@ -82,6 +85,10 @@ pub struct Config {
     pub drop_counter: Cell32,
     /// Keeps what follows aligned.
     pub reserved: Cell32,
+    /// `lblc_expiration` in ticks.
+    pub lblc_expiration: Cell32,
+    /// `lblcr_expiration` in ticks.
+    pub lblcr_expiration: Cell32,
     /// Seed of the tables' hash.
     pub seed: Cell64,
     /// Addresses that packets to us may carry as their destination.
@@ -148,6 +155,8 @@ impl Config {
         self.ticks[class::REARMED as usize].store(60 * Tick::PER_SECOND);
         self.switches.store(switch::PMTU_DISC);
         self.reuse_mode.store(1);
+        self.lblc_expiration.store(DAY);
+        self.lblcr_expiration.store(DAY);
         self.seed.store(seed);
     }
 }

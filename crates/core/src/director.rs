@@ -702,6 +702,10 @@ fn is_one_packet(flow: &Flow<'_>, service: &Service) -> bool {
 fn send_once_v4<E: Env>(env: &E, flow: &Flow<'_>, opening: &Opening) -> Decision {
     let Some(server) = env.server(opening.server) else { return Decision::Drop(DropReason::Broken) };
     count_connection(env, server, flow.net.len);
+    if let Some(template) = opening.link.template().and_then(|slot| table::at(env.conns_v4(), SlotId(slot))) {
+        // It stands for the connections that are not kept.
+        count_in_packet(&template, Link(template.body.link.load()));
+    }
     let method = (server.flags() & server::flag::METHOD) as u8;
     Decision::Forward(Entry::new(opening.server, opening.port, method))
 }

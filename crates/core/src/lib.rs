@@ -24,6 +24,8 @@ pub mod method;
 pub mod packet;
 pub mod parse;
 pub mod persist;
+#[cfg(not(target_arch = "bpf"))]
+pub mod pressure;
 pub mod protocol;
 pub mod sched;
 pub mod server;

@@ -15,6 +15,7 @@ use xlvs_core::conn::table::{self, Probe};
 use xlvs_core::conn::word::{Tick, Word};
 use xlvs_core::director::service_key_v4;
 use xlvs_core::persist;
+use xlvs_core::pressure::{self, Memory, Mode};
 use xlvs_core::sched::{self, choices};
 use xlvs_core::server::{Hop, Place, Server, flag as server_flag};
 use xlvs_core::service::{self, BLOCK, Block, NO_BLOCK, block_of, effective_lower, lane_of};
@@ -23,7 +24,8 @@ use xlvs_model::spec::{Method, Protocol, Scheduler};
 use xlvs_model::state::Service;
 use xlvs_model::view::{ServerView, ServiceView, Stats};
 use xlvs_model::{
-    Change, Family, Model, Refusal, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts, supported,
+    Change, Family, Model, Refusal, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts, Tunable,
+    supported,
 };
 
 use crate::estimator::Estimator;
@@ -76,6 +78,7 @@ struct Touched {
     reach: Reach,
     services_differ: bool,
     timeouts: bool,
+    tunables: bool,
     zeroed: Vec<Option<ServiceKey>>,
 }
 
@@ -140,6 +143,7 @@ impl Touched {
                 before.services().iter().for_each(|s| touched.touch(s.spec.key, Touch::default()));
             }
             Change::SetTimeouts(_) => touched.timeouts = true,
+            Change::Tune(..) => touched.tunables = true,
             Change::Zero(which) => touched.zeroed.push(*which),
             Change::StartSync(_) | Change::StopSync(_) => {}
         }
@@ -160,6 +164,7 @@ impl Touched {
         self.reach = self.reach.max(other.reach);
         self.services_differ |= other.services_differ;
         self.timeouts |= other.timeouts;
+        self.tunables |= other.tunables;
         self.zeroed.extend(other.zeroed);
     }
 }
@@ -337,6 +342,9 @@ impl Engine {
         if touched.timeouts {
             self.write_timeouts();
         }
+        if touched.tunables {
+            self.write_tunables();
+        }
         let zeroed = touched.zeroed.clone();
         zeroed.into_iter().try_for_each(|which| self.zero(which))
     }
@@ -360,6 +368,7 @@ impl Engine {
         self.write_port_switches();
         self.write_filters();
         self.write_timeouts();
+        self.write_tunables();
     }
 
     // ------------------------------------------------------------------------------------------------- services
@@ -620,6 +629,36 @@ impl Engine {
         }
     }
 
+    /// The tunables that packets see as they are; the defences are [`Self::defend`]'s.
+    fn write_tunables(&self) {
+        let (config, tunables) = (self.tables.config(), self.model.tunables());
+        for (tunable, bit) in [
+            (Tunable::SloppyTcp, switch::SLOPPY_TCP),
+            (Tunable::ExpireNodestConn, switch::EXPIRE_NODEST_CONN),
+            (Tunable::ExpireQuiescentTemplate, switch::EXPIRE_QUIESCENT_TEMPLATE),
+            (Tunable::NatIcmpSend, switch::NAT_ICMP_SEND),
+            (Tunable::PmtuDisc, switch::PMTU_DISC),
+        ] {
+            self.switch(bit, tunables.is_on(tunable));
+        }
+        config.reuse_mode.store(tunables.get(Tunable::ConnReuseMode));
+        let ticks = |tunable| tunables.get(tunable) * Tick::PER_SECOND;
+        config.lblc_expiration.store(ticks(Tunable::LblcExpiration));
+        config.lblcr_expiration.store(ticks(Tunable::LblcrExpiration));
+    }
+
+    /// Raises and lowers LVS's defences; to be called once a second and after a change of tunables. `available` is the free
+    /// memory in pages. Returns whether `drop_entry` is up.
+    pub fn defend(&self, available: u32) -> bool {
+        let tunables = self.model.tunables();
+        let mode = |tunable| Mode::from_number(tunables.get(tunable));
+        let memory = Memory { available, threshold: tunables.get(Tunable::Amemthresh) };
+        let rate = pressure::drop_rate(mode(Tunable::DropPacket), memory, tunables.get(Tunable::AmDroprate));
+        self.tables.config().drop_rate.store(rate);
+        self.switch(switch::SECURE_TCP, pressure::is_up(mode(Tunable::SecureTcp), memory));
+        pressure::is_up(mode(Tunable::DropEntry), memory)
+    }
+
     /// The class of this timeout: one that exists, a free one, or one that nothing uses any more.
     fn class_for(&self, seconds: u32) -> Option<u8> {
         let config = self.tables.config();
@@ -653,17 +692,10 @@ impl Engine {
         used
     }
 
-    /// Turns a tunable on or off.
-    pub fn switch(&self, bit: u32, on: bool) {
+    fn switch(&self, bit: u32, on: bool) {
         let switches = &self.tables.config().switches;
         let now = switches.load();
         switches.store(if on { now | bit } else { now & !bit });
-    }
-
-    /// Is `pmtu_disc` and its like on?
-    pub fn has_switch(&self, bit: u32) -> bool {
-        debug_assert!(bit != switch::ANY_PORT_SERVICE, "the engine's own");
-        self.tables.config().has(bit)
     }
 
     /// A minute went by for the destination caches of lblc and lblcr. `false`: no service has one.
@@ -793,7 +825,12 @@ impl Engine {
     }
 
     /// Two seconds went by: rates move, and listings show the counters as they are now.
+    ///
+    /// With `run_estimation` off they stay as they are.
     pub fn estimate(&mut self) {
+        if !self.model.tunables().is_on(Tunable::RunEstimation) {
+            return;
+        }
         for service in self.model.services() {
             let Some(seat) = self.roster.seat(&service.spec.key) else { continue };
             for lane in seat.lanes.values() {

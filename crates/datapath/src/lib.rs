@@ -7,6 +7,7 @@
 pub mod conns;
 pub mod engine;
 pub mod estimator;
+pub mod evict;
 pub mod host;
 pub mod journal;
 mod lines;

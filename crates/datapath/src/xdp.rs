@@ -22,6 +22,7 @@ use xlvs_core::conn::{LANES, SlotId};
 use xlvs_core::director::Stage;
 use xlvs_core::service::BLOCK;
 
+use crate::evict::{Doomed, Evictor};
 use crate::mapping::Mapping;
 use crate::objects;
 use crate::sweep::Remover;
@@ -396,6 +397,25 @@ impl Remover for Xdp {
             Ok(removed) => removed as usize,
             Err(why) => {
                 tracing::error!(%why, "the sweep could not be run; expired connections are removed by packets only");
+                0
+            }
+        }
+    }
+}
+
+impl Evictor for Xdp {
+    fn evict(&self, doomed: &[Doomed]) -> usize {
+        let mut list = Vec::with_capacity(4 + doomed.len() * 12);
+        list.extend((doomed.len() as u32).to_le_bytes());
+        for (slot, seen) in doomed {
+            list.extend(slot.0.to_le_bytes());
+            list.extend(seen.0.to_le_bytes());
+        }
+        list.resize(list.len().max(64), 0);
+        match self.run("xlvs_evict", &list) {
+            Ok(removed) => removed as usize,
+            Err(why) => {
+                tracing::error!(%why, "connections that must go stay");
                 0
             }
         }

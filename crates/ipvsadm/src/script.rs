@@ -2,7 +2,8 @@
 //! anything is done.
 //!
 //! The file is what `-R` takes, and more of it: thresholds, timeouts and daemons, masks without persistence, every
-//! scheduler flag, servers in the order in which schedulers walk them. Lines that begin with `#` are comments.
+//! scheduler flag, servers in the order in which schedulers walk them; and `tune NAME=VALUE`, since the original's tunables are
+//! no commands of its. Lines that begin with `#` are comments.
 
 use std::fmt::Write as _;
 
@@ -10,7 +11,10 @@ use thiserror::Error;
 use xlvs_model::change::{SyncDaemon, SyncRole};
 use xlvs_model::spec::{Method, Protocol};
 use xlvs_model::state::Service;
-use xlvs_model::{Change, Family, Model, Refusal, SchedFlags, ServerSpec, ServiceKey, ServiceSpec, Timeouts};
+use xlvs_model::{
+    Change, Family, Model, Refusal, SchedFlags, ServerSpec, ServiceKey, ServiceSpec, Timeouts, Tunable,
+    TunableError,
+};
 
 use crate::failure::{Failure, refusal_text};
 use crate::layout;
@@ -27,13 +31,15 @@ pub struct Rule {
     pub line: usize,
     /// What it says.
     pub change: Change,
-    command: Command,
+    /// `None`: `tune`, which no refusal of a kernel's is about.
+    command: Option<Command>,
 }
 
 impl Rule {
     /// The mistake of a line that was refused.
     pub fn refused(&self, why: &Refusal) -> Mistake {
-        Mistake { line: self.line, why: refusal_text(self.command, why) }
+        let why = self.command.map_or_else(|| why.to_string(), |command| refusal_text(command, why));
+        Mistake { line: self.line, why }
     }
 }
 
@@ -59,13 +65,25 @@ fn read_line(line: usize, text: &[u8], names: &dyn Resolver) -> Result<Option<Ru
         return Ok(None);
     }
     let mistake = |why: String| Mistake { line, why };
+    if let [b"tune", setting] = words.iter().map(Vec::as_slice).collect::<Vec<_>>()[..] {
+        let change = tuning(&String::from_utf8_lossy(setting)).map_err(mistake)?;
+        return Ok(Some(Rule { line, change, command: None }));
+    }
     let meant = meant::understand(&CommandLine::read(&words), "ipvsadm", names);
     match meant.map_err(|failure| mistake(said(&failure)))? {
         Meant::Change(Command::Zero, _) => Err(mistake("-Z changes counters, not what there is".to_owned())),
-        Meant::Change(command, change) => Ok(Some(Rule { line, change, command })),
+        Meant::Change(command, change) => Ok(Some(Rule { line, change, command: Some(command) })),
         Meant::UnknownScheduler(command, _) => Err(mistake(refusal_text(command, &Refusal::NotFound))),
         _ => Err(mistake("a file holds commands that change something, and no others".to_owned())),
     }
+}
+
+/// `NAME=VALUE`.
+fn tuning(setting: &str) -> Result<Change, String> {
+    let (name, value) = setting.split_once('=').ok_or("tune takes NAME=VALUE")?;
+    let tunable: Tunable = name.parse().map_err(|why: TunableError| why.to_string())?;
+    let value = tunable.parse(value).map_err(|why| why.to_string())?;
+    Ok(Change::Tune(tunable, value))
 }
 
 fn said(failure: &Failure) -> String {
@@ -82,6 +100,9 @@ fn said(failure: &Failure) -> String {
 pub fn script(model: &Model) -> String {
     let Timeouts { tcp, tcp_fin, udp } = model.timeouts();
     let mut text = format!("--set {tcp} {tcp_fin} {udp}\n");
+    for tunable in Tunable::all().filter(|tunable| tunable.fixed().is_none()) {
+        _ = writeln!(text, "tune {}={}", tunable.name(), model.tunables().get(tunable));
+    }
     for service in model.services() {
         write_service(service, &mut text);
     }
@@ -182,6 +203,8 @@ mod tests {
     #[test]
     fn nothing_is_forgotten() {
         let text = "--set 1000 20 30\n\
+                    tune drop_entry=3\n\
+                    tune conn_reuse_mode=0\n\
                     -A -t 10.0.0.1:80 -s sh -p 60 -M 255.255.255.0 -b flag-1,flag-3\n\
                     -a -t 10.0.0.1:80 -r 10.1.0.9:80 -g -w 0 -x 100 -y 50\n\
                     -a -t 10.0.0.1:80 -r 10.1.0.1:80 -i -w 7 --tun-type gue --tun-port 6080 --tun-remcsum\n\
@@ -191,7 +214,22 @@ mod tests {
                     -A --sctp-service [fd00::2]:9 -s rr -p 5 -M 64\n\
                     --start-daemon backup --mcast-interface eth1 --syncid 7 --sync-maxlen 1400 --mcast-group 224.0.0.9 \
                     --mcast-port 9000 --mcast-ttl 3\n";
-        assert_eq!(script(&model(text)), text);
+        let is_default = |line: &&str| match line.strip_prefix("tune ").and_then(|line| line.split_once('='))
+        {
+            Some((name, value)) => {
+                name.parse::<Tunable>().is_ok_and(|t| t.default_value().to_string() == value)
+            }
+            None => false,
+        };
+        let sorted = |text: &str| {
+            let mut lines: Vec<_> =
+                text.lines().filter(|line| !is_default(line)).map(str::to_owned).collect();
+            lines[1..3].sort();
+            lines
+        };
+        let saved = script(&model(text));
+        assert_eq!(sorted(&saved), sorted(text));
+        assert_eq!(model(&saved), model(text));
     }
 
     #[test]
@@ -207,6 +245,8 @@ mod tests {
             first("-A -t 10.0.0.1:80 -w 1"),
             "line 1: Illegal 'weight' option with the 'add-service' command"
         );
+        assert_eq!(first("tune drop_entry=7"), "line 1: drop_entry takes 0 to 3, not 7");
+        assert_eq!(first("tune drop_entry"), "line 1: tune takes NAME=VALUE");
         assert_eq!(first("hello"), "line 1: this is no command; lines begin with -A or -a");
         assert_eq!(first("-L"), "line 1: a file holds commands that change something, and no others");
         assert_eq!(first("-Z"), "line 1: -Z changes counters, not what there is");

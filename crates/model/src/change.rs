@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts};
+use crate::tunables::Tunable;
 
 /// A change, as the original's kernel interface has them. Edits replace everything but the identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub enum Change {
     SetTimeouts(Timeouts),
     /// `-Z`, of one service or of everything
     Zero(Option<ServiceKey>),
+    /// `xlvs tune`
+    Tune(Tunable, u32),
     /// `--start-daemon`
     StartSync(SyncDaemon),
     /// `--stop-daemon`

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use crate::change::Change;
 use crate::spec::ServerSpec;
 use crate::state::{Model, Service};
+use crate::tunables::Tunable;
 
 /// Changes that, applied in order to one model, make another of it.
 pub type Plan = Vec<Change>;
@@ -27,8 +28,15 @@ pub fn diff(old: &Model, new: &Model) -> Plan {
     if old.timeouts() != new.timeouts() {
         plan.push(Change::SetTimeouts(new.timeouts()));
     }
+    change_tunables(old, new, &mut plan);
     start_daemons(old, new, &mut plan);
     plan
+}
+
+fn change_tunables(old: &Model, new: &Model, plan: &mut Plan) {
+    let differs = |tunable: &Tunable| old.tunables().get(*tunable) != new.tunables().get(*tunable);
+    let differing = Tunable::all().filter(differs);
+    plan.extend(differing.map(|tunable| Change::Tune(tunable, new.tunables().get(tunable))));
 }
 
 /// Newest first, so that nothing has to move up.

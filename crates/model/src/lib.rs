@@ -11,6 +11,7 @@ mod services;
 pub mod spec;
 pub mod state;
 pub mod supported;
+pub mod tunables;
 pub mod view;
 
 pub use change::Change;
@@ -21,3 +22,4 @@ pub use spec::{
 };
 pub use state::Model;
 pub use supported::supported;
+pub use tunables::{Tunable, TunableError, Tunables};

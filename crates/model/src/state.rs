@@ -7,6 +7,7 @@ use crate::check;
 use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::spec::{ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts};
+use crate::tunables::Tunables;
 
 /// A service with its servers, in the order in which they were added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,7 @@ impl Service {
 pub struct Model {
     services: Services,
     timeouts: Timeouts,
+    tunables: Tunables,
     daemons: Vec<SyncDaemon>,
 }
 
@@ -55,6 +57,11 @@ impl Model {
     /// The timeouts that `--set` changes.
     pub fn timeouts(&self) -> Timeouts {
         self.timeouts
+    }
+
+    /// LVS's tunables.
+    pub fn tunables(&self) -> &Tunables {
+        &self.tunables
     }
 
     /// The synchronisation daemons, master first, with every default filled in.
@@ -76,6 +83,9 @@ impl Model {
             Change::EditServer(key, spec) => self.edit_server(key, spec),
             Change::DeleteServer(key, server) => self.delete_server(key, server),
             Change::SetTimeouts(timeouts) => self.set_timeouts(timeouts),
+            Change::Tune(tunable, value) => {
+                self.tunables.set(*tunable, *value).map_err(|why| Refusal::Unsupported(why.to_string()))
+            }
             Change::Zero(None) => Ok(()),
             Change::Zero(Some(key)) => self.service(key).map(|_| ()).ok_or(Refusal::NoService),
             Change::StartSync(daemon) => self.start_sync(daemon),
@@ -167,6 +177,7 @@ impl Model {
 impl PartialEq for Model {
     fn eq(&self, other: &Self) -> bool {
         self.timeouts == other.timeouts
+            && self.tunables == other.tunables
             && self.daemons == other.daemons
             && self.services().len() == other.services().len()
             && self.services().iter().all(|s| other.service(&s.spec.key) == Some(s))
@@ -189,12 +200,19 @@ struct Stored {
     #[serde(default)]
     timeouts: Timeouts,
     #[serde(default)]
+    tunables: Tunables,
+    #[serde(default)]
     daemons: Vec<SyncDaemon>,
 }
 
 impl From<Model> for Stored {
     fn from(model: Model) -> Self {
-        Self { services: model.services().to_vec(), timeouts: model.timeouts, daemons: model.daemons }
+        Self {
+            services: model.services().to_vec(),
+            timeouts: model.timeouts,
+            tunables: model.tunables,
+            daemons: model.daemons,
+        }
     }
 }
 
@@ -211,6 +229,9 @@ impl Stored {
             }
         }
         apply(Change::SetTimeouts(self.timeouts))?;
+        for (tunable, value) in self.tunables.changed() {
+            apply(Change::Tune(tunable, value))?;
+        }
         for daemon in self.daemons {
             apply(Change::StartSync(daemon))?;
         }

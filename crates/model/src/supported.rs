@@ -19,6 +19,7 @@ pub fn supported(change: &Change) -> Result<(), Refusal> {
         | Change::Flush
         | Change::DeleteServer(..)
         | Change::SetTimeouts(_)
+        | Change::Tune(..)
         | Change::Zero(_)
         | Change::StopSync(_) => Ok(()),
     }

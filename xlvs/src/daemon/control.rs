@@ -11,9 +11,9 @@ use tokio::net::{UnixListener, UnixStream};
 use xlvs_datapath::conns::{self, Discrepancy};
 use xlvs_datapath::engine::ApplyError;
 use xlvs_model::view::Info;
-use xlvs_model::{Change, diff};
+use xlvs_model::{Change, Tunable, diff};
 
-use super::{Daemon, status};
+use super::{Daemon, status, upkeep};
 use crate::paths::Paths;
 use crate::plan;
 use crate::protocol::{Answer, Request};
@@ -74,7 +74,7 @@ async fn answer(daemon: &Daemon, request: Request) -> Answer {
     match request {
         Request::Apply(changes) => {
             let applied = daemon.engine.borrow_mut().apply(&changes);
-            seek(daemon, &changes).await;
+            follow(daemon, &changes).await;
             answer_of(applied)
         }
         Request::Become { changes, in_order, only_plan } => {
@@ -123,9 +123,24 @@ async fn become_this(
         let applied = daemon.engine.borrow_mut().apply_all(&way);
         // The plan's own steps are no lines of the operator's.
         applied.map_err(|why| Box::new(Answer::Failed(format!("nothing was changed: {why}"))))?;
-        seek(daemon, &way).await;
+        follow(daemon, &way).await;
     }
     Ok(plan::sentences(&way, &now))
+}
+
+/// What a change set asks for besides the tables.
+async fn follow(daemon: &Daemon, changes: &[Change]) {
+    seek(daemon, changes).await;
+    if changes.iter().any(|change| matches!(change, Change::Tune(..))) {
+        upkeep::raise_defences(daemon);
+    }
+    let removes = |change: &Change| {
+        matches!(change, Change::DeleteServer(..) | Change::DeleteService(_) | Change::Flush)
+    };
+    let expires = daemon.engine.borrow().model().tunables().is_on(Tunable::ExpireNodestConn);
+    if expires && changes.iter().any(removes) {
+        upkeep::expire_nodest(daemon).await;
+    }
 }
 
 /// Has the next hops looked for of servers that were added or changed.

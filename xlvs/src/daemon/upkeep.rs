@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
 use tokio::time::{MissedTickBehavior, interval};
+use xlvs_core::conn::LANES;
+use xlvs_core::pressure::DropEntry;
 use xlvs_datapath::estimator;
+use xlvs_datapath::evict;
 use xlvs_datapath::sweep::Sweeper;
 use xlvs_datapath::xdp::Presence;
 
@@ -32,10 +35,14 @@ pub async fn run(daemon: Rc<Daemon>) {
     let mut interfaces = every(INTERFACES_EVERY);
     let mut caches = every(CACHES_EVERY);
     let mut round = 0u32;
+    let mut drop_entry = DropEntry::default();
     let began = Instant::now();
     loop {
         tokio::select! {
-            _ = sweep.tick() => sweep_once(&daemon).await,
+            _ = sweep.tick() => {
+                defend(&daemon, &mut drop_entry);
+                sweep_once(&daemon).await;
+            }
             _ = estimate.tick() => daemon.engine.borrow_mut().estimate(),
             _ = trash.tick() => {
                 empty_trash(&daemon, began.elapsed().as_secs()).await;
@@ -82,6 +89,48 @@ async fn sweep_once(daemon: &Daemon) {
         if swept.finished {
             return;
         }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// LVS's defences, which the kernel looks after once a second too.
+fn defend(daemon: &Daemon, drop_entry: &mut DropEntry) {
+    if !raise_defences(daemon) {
+        return;
+    }
+    let Ok(now) = daemon.xdp.borrow().now() else { return };
+    let tables = Arc::clone(daemon.engine.borrow().tables());
+    let dropped = evict::drop_entries(&tables, drop_entry, now, || fastrand::u32(..), &*daemon.xdp.borrow());
+    if dropped != 0 {
+        tracing::debug!(dropped, "drop_entry removed connections");
+    }
+}
+
+/// Brings the defences to where tunables and memory want them. Returns whether `drop_entry` is up.
+pub fn raise_defences(daemon: &Daemon) -> bool {
+    daemon.engine.borrow().defend(available_pages())
+}
+
+/// Memory that is free or in buffers, in pages: what the kernel compares with `amemthresh`.
+fn available_pages() -> u32 {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kibibytes = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+    };
+    match (kibibytes("MemFree:"), kibibytes("Buffers:")) {
+        (Some(free), Some(buffers)) => u32::try_from((free + buffers) / 4).unwrap_or(u32::MAX),
+        _ => u32::MAX,
+    }
+}
+
+/// Ends the connections of removed servers, as `expire_nodest_conn` wants it.
+pub async fn expire_nodest(daemon: &Daemon) {
+    let tables = Arc::clone(daemon.engine.borrow().tables());
+    let slots = tables.conns_v4.len() as u32 * LANES as u32;
+    for first in (0..slots).step_by(SLICE * LANES) {
+        let end = slots.min(first.saturating_add((SLICE * LANES) as u32));
+        evict::drop_of_removed_servers(&tables, first..end, &*daemon.xdp.borrow());
         tokio::task::yield_now().await;
     }
 }

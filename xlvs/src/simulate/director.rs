@@ -5,26 +5,30 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use xlvs_core::config::switch;
 use xlvs_core::conn::SlotId;
 use xlvs_core::conn::word::Tick;
 use xlvs_core::env::{Env, Route};
 use xlvs_core::packet::Frame;
+use xlvs_core::pressure::DropEntry;
 use xlvs_core::verdict::Verdict;
 use xlvs_core::{director, expire};
 use xlvs_datapath::conns;
 use xlvs_datapath::engine::{ApplyError, Engine};
+use xlvs_datapath::evict::{self, Doomed, Evictor};
 use xlvs_datapath::host::HostEnv;
 use xlvs_datapath::sweep::{Remover, Sweeper};
 use xlvs_datapath::tables::{Sizes, Tables};
 use xlvs_ipvsadm::{Applet, Backend, Session, Stopped, System, Unreachable};
 use xlvs_model::view::{ConnView, Info, ServiceView};
-use xlvs_model::{Change, ServiceKey, Timeouts};
+use xlvs_model::{Change, ServiceKey, Timeouts, Tunable};
 
 use super::wire;
 
 /// Buckets of the connection table: as many as the kernel's has by default, so that listings begin alike.
 const BUCKETS: u32 = 4096;
+
+/// Pages of free memory: never short.
+const AMPLE: u32 = u32::MAX;
 
 /// Milliseconds of a tick.
 const TICK_MS: u64 = 1000 / Tick::PER_SECOND as u64;
@@ -59,6 +63,7 @@ pub enum Fate {
 pub struct Director<'t> {
     engine: Engine,
     env: HostEnv<'t>,
+    drop_entry: DropEntry,
     ms: u64,
 }
 
@@ -81,7 +86,7 @@ impl<'t> Director<'t> {
             from: [2, 0, 0, 0, 0, 0xfe],
             to: [2, 0, 0, 0, 0, 1],
         });
-        Self { engine: Engine::new(Arc::clone(tables)), env, ms: 0 }
+        Self { engine: Engine::new(Arc::clone(tables)), env, drop_entry: DropEntry::default(), ms: 0 }
     }
 
     /// Random choices begin from this number.
@@ -106,21 +111,13 @@ impl<'t> Director<'t> {
     }
 
     /// Sets one of the director's tunables.
-    pub fn sysctl(&self, name: &str, value: u32) -> Result<()> {
-        let bit = match name.strip_prefix("net.ipv4.vs.").unwrap_or(name) {
-            "sloppy_tcp" => switch::SLOPPY_TCP,
-            "expire_nodest_conn" => switch::EXPIRE_NODEST_CONN,
-            "expire_quiescent_template" => switch::EXPIRE_QUIESCENT_TEMPLATE,
-            "nat_icmp_send" => switch::NAT_ICMP_SEND,
-            "pmtu_disc" => switch::PMTU_DISC,
-            "conn_reuse_mode" => {
-                self.env.tables().config().reuse_mode.store(value);
-                return Ok(());
-            }
-            other => bail!("the tunable {other} cannot be simulated yet"),
-        };
-        self.engine.switch(bit, value != 0);
-        Ok(())
+    pub fn sysctl(&mut self, name: &str, value: u32) -> Result<()> {
+        let change = Change::Tune(name.parse()?, value);
+        match self.apply(&[change]) {
+            Ok(()) => Ok(()),
+            Err(Stopped::Refused { why, .. }) => bail!("{why}"),
+            Err(Stopped::Broken(why)) => Err(why.into()),
+        }
     }
 
     /// A frame comes in by this interface.
@@ -152,7 +149,12 @@ impl<'t> Director<'t> {
 
     fn second_has_passed(&mut self) {
         let second = self.ms / 1000;
-        Sweeper::default().slice(self.env.tables(), self.env.now(), usize::MAX / 2, &InMemory(&self.env));
+        let in_memory = InMemory(&self.env);
+        if self.engine.defend(AMPLE) {
+            let random = || self.env.random();
+            evict::drop_entries(self.env.tables(), &mut self.drop_entry, self.env.now(), random, &in_memory);
+        }
+        Sweeper::default().slice(self.env.tables(), self.env.now(), usize::MAX / 2, &in_memory);
         if second.is_multiple_of(ESTIMATES_S) {
             self.engine.estimate();
         }
@@ -203,6 +205,13 @@ impl Remover for InMemory<'_, '_> {
     }
 }
 
+impl Evictor for InMemory<'_, '_> {
+    fn evict(&self, doomed: &[Doomed]) -> usize {
+        let (env, config) = (self.0, self.0.tables().config());
+        doomed.iter().filter(|(slot, seen)| expire::evict_v4(env, config, *slot, *seen)).count()
+    }
+}
+
 impl Backend for Director<'_> {
     fn open(&mut self) -> Result<(), Unreachable> {
         Ok(())
@@ -211,6 +220,11 @@ impl Backend for Director<'_> {
     fn apply(&mut self, changes: &[Change]) -> Result<(), Stopped> {
         let applied = self.engine.apply(changes);
         self.resolve();
+        self.engine.defend(AMPLE);
+        if self.engine.model().tunables().is_on(Tunable::ExpireNodestConn) {
+            let slots = 0..self.env.tables().conns_v4.len() as u32 * 8;
+            evict::drop_of_removed_servers(self.env.tables(), slots, &InMemory(&self.env));
+        }
         applied.map_err(|why| match why {
             ApplyError::Refused(at, why) => Stopped::Refused { at, why },
             ApplyError::Journal(why) => io::Error::other(why.to_string()).into(),

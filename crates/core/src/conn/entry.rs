@@ -50,7 +50,7 @@ pub const IN_PACKETS_ENOUGH: u32 = 16;
 ///
 /// | bits | a connection | a template |
 /// |---|---|---|
-/// | 0–31 | packets from the client, up to [`IN_PACKETS_ENOUGH`] | nothing |
+/// | 0–31 | packets from the client, up to [`IN_PACKETS_ENOUGH`] | the same, of one-packet scheduling |
 /// | 32–63 | slot of its template, or [`NO_SLOT`] | connections that it controls |
 ///
 /// A packet that counts itself a moment after its connection was removed and the slot used again must not make a template

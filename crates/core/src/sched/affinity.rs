@@ -35,12 +35,10 @@ pub const MOST: u32 = 16_384;
 const STOP: u32 = MOST / 2 * 3;
 /// Which of [`Service::kept`] counts the service's entries.
 const ENTRIES: usize = 0;
-/// Which of [`Service::kept`] says how many entries the round under way may still remove before their day is over.
+/// Which of [`Service::kept`] says how many entries the round under way may still remove before their time is over.
 const GOAL: usize = 1;
 /// Age from which on such an entry may be removed.
 const IDLE: u32 = 360 * Tick::PER_SECOND;
-/// Age from which on an entry, and a set that never changed, has had its time.
-pub const DAY: u32 = 86_400 * Tick::PER_SECOND;
 
 /// A server as an entry names it: its id, and a stamp of its address, so that a server that got the id of another is not
 /// mistaken for it, while one that comes back from the trash is known again.
@@ -164,7 +162,7 @@ pub fn begin_round(service: &Service) {
 /// What a round removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Round {
-    /// What was not used for a day: every 30th round.
+    /// What was not used for `lblc_expiration` or `lblcr_expiration`: every 30th round.
     Full,
     /// As many as [`begin_round`] said of those not used for six minutes.
     Partial,
@@ -196,7 +194,7 @@ impl<E: Env> Step for Collect<'_, E> {
         let age = self.env.now().since(found.word.last_seen());
         let current = is_current(service, whose >> 32);
         let due = match self.round {
-            Round::Full => age >= DAY,
+            Round::Full => age >= expiration(self.env, service),
             Round::Partial => age >= IDLE && service.kept[GOAL].load() != 0,
         };
         if (!current || due) && table::remove(&found) {
@@ -209,6 +207,16 @@ impl<E: Env> Step for Collect<'_, E> {
             }
         }
         true
+    }
+}
+
+/// Age from which on an entry of this service has had its time.
+#[inline(always)]
+fn expiration<E: Env>(env: &E, service: &Service) -> u32 {
+    let Some(config) = env.config() else { return u32::MAX };
+    match service.scheduler() {
+        Some(Scheduler::Lblcr) => config.lblcr_expiration.load(),
+        _ => config.lblc_expiration.load(),
     }
 }
 

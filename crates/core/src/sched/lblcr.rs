@@ -154,12 +154,13 @@ fn least<E: Env>(env: &E, slot: SlotId, service: u32) -> Option<u32> {
     (least.weight != 0).then_some(least.server)
 }
 
-/// A set that did not change for a day loses its most loaded server.
+/// A set that did not change for `lblcr_expiration` loses its most loaded server.
 #[inline(never)]
 fn shrink<E: Env>(env: &E, slot: SlotId, service: u32) {
     let replicas = Replicas { env, slot };
     let (shape, now) = (replicas.shape(), env.now());
-    if shape.further() == 0 || now.since(shape.changed()) <= affinity::DAY {
+    let expiration = env.config().map_or(u32::MAX, |config| config.lblcr_expiration.load());
+    if shape.further() == 0 || now.since(shape.changed()) <= expiration {
         return;
     }
     let Some(shape) = replicas.take() else { return };
