@@ -6,6 +6,8 @@
 mod client;
 mod director;
 mod player;
+#[cfg(test)]
+mod states;
 mod wire;
 
 use std::io::Write;
