@@ -15,7 +15,7 @@ use xlvs_datapath::host::HostEnv;
 use xlvs_datapath::tables::{Sizes, Tables};
 use xlvs_datapath::xdp::{Pins, Xdp};
 use xlvs_model::spec::{Method, Protocol, Scheduler};
-use xlvs_model::{Change, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
+use xlvs_model::{Change, Persistence, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunable};
 
 /// A BPF file system of the test's own, gone when the test ends.
 struct BpfFs(PathBuf);
@@ -58,14 +58,40 @@ impl Random {
 }
 
 const VIPS: [[u8; 4]; 2] = [[10, 0, 0, 100], [10, 0, 0, 101]];
-const PORTS: [u16; 3] = [80, 443, 53];
 
 fn address(addr: [u8; 4]) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from(addr))
 }
 
+/// Services of these ports; the last is for every port.
+const PORTS: [u16; 5] = [80, 443, 53, 21, 0];
+
+/// Tunables that packets see, and values for them.
+const TUNABLES: [(Tunable, &[u32]); 5] = [
+    (Tunable::SloppyTcp, &[1]),
+    (Tunable::ConnReuseMode, &[0, 2, 3]),
+    (Tunable::ExpireNodestConn, &[1]),
+    (Tunable::ExpireQuiescentTemplate, &[1]),
+    (Tunable::SecureTcp, &[3]),
+];
+
+fn random_service(random: &mut Random, key: ServiceKey, scheduler: Scheduler) -> ServiceSpec {
+    let mut spec = ServiceSpec::new(key, scheduler);
+    if random.one_in(3) || matches!(key, ServiceKey::Address { port: 0, .. }) {
+        let netmask = random.of(&[u32::MAX, 0xffff_fffc, 0]);
+        spec.persistence = Some(Persistence { timeout: random.of(&[10, 60, 3600]), netmask });
+    }
+    spec.one_packet = matches!(key, ServiceKey::Address { protocol: Protocol::Udp, .. }) && random.one_in(4);
+    spec
+}
+
 fn random_site(random: &mut Random) -> Vec<Change> {
     let mut changes = Vec::new();
+    for (tunable, values) in TUNABLES {
+        if random.one_in(3) {
+            changes.push(Change::Tune(tunable, values[random.below(values.len() as u64) as usize]));
+        }
+    }
     for vip in VIPS {
         for port in PORTS {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -75,7 +101,7 @@ fn random_site(random: &mut Random) -> Vec<Change> {
                 let key = ServiceKey::Address { protocol, addr: address(vip), port };
                 // twos is left out: its random numbers are the kernel's own.
                 let scheduler = random.of(&Scheduler::ALL[..13]);
-                changes.push(Change::AddService(ServiceSpec::new(key, scheduler)));
+                changes.push(Change::AddService(random_service(random, key, scheduler)));
                 for i in 0..random.below(20) {
                     changes.push(Change::AddServer(key, random_server(random, i as u8, port)));
                 }
@@ -233,6 +259,7 @@ fn compare(name: &str, seed: u64, packets: usize) {
     let hops = random.next() | 1;
     for engine in &mut engines {
         engine.apply(&site).expect("a site that is right");
+        engine.defend(u32::MAX);
         resolve(engine, &mut Random(hops));
     }
     let env = HostEnv::new(&host, 0);
