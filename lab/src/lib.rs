@@ -28,6 +28,7 @@ mod name_server;
 mod netns;
 pub mod play;
 mod process;
+pub mod reference;
 mod stream;
 mod topology;
 

@@ -1066,7 +1066,9 @@ fn observe_v4<E: Env>(env: &E, flow: &Flow<'_>) -> bool {
     let found = memory.look_up(&probe).and_then(|slot| table::hold(memory, slot, &probe));
     let Some(found) = found.filter(|found| !flow.has_outlived(found.word)) else { return false };
     let entry = Entry(found.body.entry.load());
-    if !advance(env, flow, &found, entry.server(), Direction::Output) {
+    // The replies of NAT come from the server's own address: from the VIP, they are somebody else's.
+    let is_nat = entry.method() == Method::Masquerade as u8;
+    if is_nat || !advance(env, flow, &found, entry.server(), Direction::Output) {
         return false;
     }
     if let Some(server) = env.server(entry.server()) {

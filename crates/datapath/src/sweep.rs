@@ -36,7 +36,7 @@ impl Sweeper {
     /// Looks at the next `buckets` buckets.
     pub fn slice(&mut self, tables: &Tables, now: Tick, buckets: usize, remover: &impl Remover) -> Swept {
         let mut swept = Swept::default();
-        let mut expired = Vec::with_capacity(BATCH);
+        let (mut templates, mut others) = (Vec::new(), Vec::new());
         let end = (self.next + buckets).min(tables.conns_v4.len());
         for index in self.next..end {
             let bucket = &tables.conns_v4[index];
@@ -47,16 +47,15 @@ impl Sweeper {
                 }
                 swept.live += 1;
                 if is_expired(word, now, tables.config().timeout(word.class())) {
+                    let expired = if word.template() { &mut templates } else { &mut others };
                     expired.push(SlotId::new(index as u32, lane));
                 }
             }
-            if expired.len() + LANES > BATCH {
-                swept.removed += remover.remove_expired(&expired);
-                expired.clear();
-            }
         }
-        if !expired.is_empty() {
-            swept.removed += remover.remove_expired(&expired);
+        // In the kernel a template's timer was set before that of the connection which is as old: it ends, or is given
+        // another minute, first.
+        for batch in templates.chunks(BATCH).chain(others.chunks(BATCH)) {
+            swept.removed += remover.remove_expired(batch);
         }
         swept.finished = end == tables.conns_v4.len();
         self.next = if swept.finished { 0 } else { end };

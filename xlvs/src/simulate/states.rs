@@ -56,8 +56,10 @@ fn one_server(director: &mut Director<'_>, method: &str) {
 fn listed(director: &mut Director<'_>, port: u16) -> Option<(String, u64)> {
     let listing = run(director, "-Lnc");
     let client = format!("{CLIENT}:{port}");
-    let words: Vec<&str> =
-        listing.lines().map(|line| line.split_whitespace().collect()).find(|words: &Vec<_>| words.get(3) == Some(&&*client))?;
+    let words: Vec<&str> = listing
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .find(|words: &Vec<_>| words.get(3) == Some(&&*client))?;
     let (minutes, seconds) = words[1].split_once(':')?;
     Some((words[2].to_owned(), minutes.parse::<u64>().ok()? * 60 + seconds.parse::<u64>().ok()?))
 }
@@ -77,7 +79,13 @@ fn orders_of_packets() {
         if let Some((_, timeouts)) = mode.split_once("-set-") {
             run(&mut director, &format!("--set {}", timeouts.replace('-', " ")));
         }
-        let method = if mode.starts_with("nat") { "-m" } else if mode.starts_with("dr") { "-g" } else { "-i" };
+        let method = if mode.starts_with("nat") {
+            "-m"
+        } else if mode.starts_with("dr") {
+            "-g"
+        } else {
+            "-i"
+        };
         one_server(&mut director, method);
         for (port, (path, expected)) in (1024..).zip(recorded["after"].as_object().expect("paths")) {
             let first = recorded["first"].as_str().into_iter();
