@@ -330,7 +330,7 @@ impl Site {
             let looks_new = matches!(packet.says, Some(Says::Syn | Says::SynAck));
             let is_rescheduled = looks_new && self.is_rescheduled(&self.conns[at]);
             let is_gone = !server.listed;
-            if !is_rescheduled && !(is_gone && self.tunables.expire_nodest) {
+            if !(is_rescheduled || is_gone && self.tunables.expire_nodest) {
                 if is_gone {
                     return Fate::Dropped;
                 }
