@@ -35,7 +35,7 @@ pub fn drop_entries(
     let buckets = tables.conns_v4.len() as u64;
     let mut eviction = Eviction::new(evictor);
     for _ in 0..buckets.div_ceil(u64::from(LOOKED_AT)) {
-        let bucket = (u64::from(random()) * buckets >> 32) as u32;
+        let bucket = ((u64::from(random()) * buckets) >> 32) as u32;
         for lane in 0..LANES {
             eviction.look_at(tables, SlotId::new(bucket, lane), |found| {
                 drop_entry.takes(&suspect(tables, found), now)
