@@ -108,7 +108,7 @@ fn tell(server: &ServerView, look: u32) {
     if io::stdout().is_terminal() {
         print!("\r\x1b[K{}", held(server));
         // Who cannot be shown progress is told the end.
-        let _ = io::stdout().flush();
+        let _shown = io::stdout().flush();
     } else if look.is_multiple_of(TELL_EVERY) {
         println!("{}", held(server));
     }
