@@ -11,7 +11,7 @@ use xlvs_core::config::Config;
 use xlvs_core::conn::word::Tick;
 use xlvs_core::conn::table::{New, Probe, Refused, packed};
 use xlvs_core::conn::{Bucket, Memory, SlotId};
-use xlvs_core::env::{Env, Route, RouteV4, Step};
+use xlvs_core::env::{Env, Route, RouteQuery, Step};
 use xlvs_core::persist;
 use xlvs_core::sched::{Choice, Question};
 use xlvs_core::sched::affinity::{self, Set};
@@ -19,6 +19,7 @@ use xlvs_core::sched::choices::Choices;
 use xlvs_core::server::Server;
 use xlvs_core::service::{Block, Service};
 use xlvs_core::stats::{Counters, Stats};
+use xlvs_core::wire::AddrV6;
 
 use crate::{maps, scheduling};
 
@@ -40,6 +41,22 @@ impl KernelEnv {
         Self { ctx: core::ptr::null_mut() }
     }
 
+    #[inline(always)]
+    fn route(&self, fib: &mut FibQuery) -> Route {
+        fib.ifindex = self.ingress();
+        // SAFETY: context and query are valid, and the size is the query's.
+        let answer = unsafe {
+            bpf_fib_lookup(self.ctx.cast::<c_void>(), &raw mut *fib, size_of::<FibQuery>() as i32, 0)
+        };
+        match answer {
+            FIB_SUCCESS => Route::Via { ifindex: fib.ifindex, from: fib.smac, to: fib.dmac },
+            FIB_NO_NEIGHBOUR => Route::NoNeighbour,
+            // SAFETY: an integer in a union of integers; the kernel puts the MTU there with this answer (since 5.12).
+            FIB_FRAG_NEEDED => Route::TooBig { mtu: unsafe { fib.__bindgen_anon_1.mtu_result } },
+            _ => Route::None,
+        }
+    }
+
     /// The context.
     #[inline(always)]
     pub fn ctx(&self) -> *mut xdp_md {
@@ -48,32 +65,34 @@ impl KernelEnv {
 }
 
 /// A table whose operations are functions with global names: the verifier looks at such a function once, by itself,
-/// whatever it is called from. The last name, of insertion, is left out where only the daemon inserts.
+/// whatever it is called from. They take five numbers at the most, so an IPv6 key that is to be inserted goes by way of
+/// memory. The last name, of insertion, is left out where only the daemon inserts.
 macro_rules! table {
-    ($(#[$doc:meta])* $name:ident, $map:ident, $buckets:ident, $look_up:ident $(, $put:ident)?) => {
+    ($(#[$doc:meta])* $name:ident, $words:literal, $map:ident, $buckets:ident, $look_up:ident($($word:ident),+) $(, $put:ident: $handed:ident)?) => {
         $(#[$doc])*
         pub struct $name;
 
-        impl Memory<2> for $name {
+        impl Memory<$words> for $name {
             #[inline(always)]
             fn buckets(&self) -> u32 {
                 maps::$buckets()
             }
 
             #[inline(always)]
-            fn bucket(&self, index: u32) -> Option<&Bucket<2>> {
+            fn bucket(&self, index: u32) -> Option<&Bucket<$words>> {
                 record(&maps::$map, index)
             }
 
             #[inline(always)]
-            fn look_up(&self, probe: &Probe<2>) -> Option<SlotId> {
-                packed::unpack_look_up($look_up(probe.key[0], probe.key[1]))
+            fn look_up(&self, probe: &Probe<$words>) -> Option<SlotId> {
+                let [$($word),+] = probe.key;
+                packed::unpack_look_up($look_up($($word),+))
             }
 
             $(
                 #[inline(always)]
-                fn put(&self, probe: &Probe<2>, new: &New) -> Result<SlotId, Refused> {
-                    packed::unpack_put($put(probe.key[0], probe.key[1], new.word.0, new.entry, new.link))
+                fn put(&self, probe: &Probe<$words>, new: &New) -> Result<SlotId, Refused> {
+                    packed::unpack_put($handed::put($put, probe, new))
                 }
             )?
         }
@@ -81,49 +100,98 @@ macro_rules! table {
         /// `look_up`, verified by itself.
         #[inline(never)]
         #[unsafe(no_mangle)]
-        pub extern "C" fn $look_up(key_0: u64, key_1: u64) -> u64 {
-            packed::look_up(&$name, &probe(&$name, [key_0, key_1]))
+        pub extern "C" fn $look_up($($word: u64),+) -> u64 {
+            packed::look_up(&$name, &probe(&$name, [$($word),+]))
         }
 
-        $(
-            /// `put`, verified by itself.
-            #[inline(never)]
-            #[unsafe(no_mangle)]
-            pub extern "C" fn $put(key_0: u64, key_1: u64, word: u64, entry: u64, link: u64) -> u64 {
-                packed::put(&$name, &probe(&$name, [key_0, key_1]), word, entry, link)
-            }
-        )?
+        $($handed!($name, $put);)?
     };
 }
 
+/// Insertion by a function that is handed the key.
+mod by_numbers {
+    use xlvs_core::conn::table::{New, Probe};
+
+    #[inline(always)]
+    pub fn put(put: extern "C" fn(u64, u64, u64, u64, u64) -> u64, probe: &Probe<2>, new: &New) -> u64 {
+        put(probe.key[0], probe.key[1], new.word.0, new.entry, new.link)
+    }
+}
+
+macro_rules! by_numbers {
+    ($name:ident, $put:ident) => {
+        /// `put`, verified by itself.
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $put(key_0: u64, key_1: u64, word: u64, entry: u64, link: u64) -> u64 {
+            packed::put(&$name, &probe(&$name, [key_0, key_1]), word, entry, link)
+        }
+    };
+}
+
+/// Insertion by a function that finds the key in this processor's memory.
+mod by_memory {
+    use xlvs_core::conn::table::{New, Probe, packed};
+
+    #[inline(always)]
+    pub fn put(put: extern "C" fn(u64, u64, u64) -> u64, probe: &Probe<5>, new: &New) -> u64 {
+        let Some(handed) = super::handed() else { return packed::NO_ROOM };
+        for i in 0..5 {
+            handed.key[i].store(probe.key[i]);
+        }
+        put(new.word.0, new.entry, new.link)
+    }
+}
+
+macro_rules! by_memory {
+    ($name:ident, $put:ident) => {
+        /// `put`, verified by itself.
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $put(word: u64, entry: u64, link: u64) -> u64 {
+            let Some(handed) = handed() else { return packed::NO_ROOM };
+            let key = core::array::from_fn(|i| handed.key[i].load());
+            packed::put(&$name, &probe(&$name, key), word, entry, link)
+        }
+    };
+}
+
+/// This processor's memory for what a function is handed.
 #[inline(always)]
-fn probe<M: Memory<2>>(memory: &M, key: [u64; 2]) -> Probe<2> {
+fn handed() -> Option<&'static maps::Handed> {
+    // SAFETY: the helper takes no argument.
+    record(&maps::HANDED, unsafe { bpf_get_smp_processor_id() })
+}
+
+#[inline(always)]
+fn probe<M: Memory<K>, const K: usize>(memory: &M, key: [u64; K]) -> Probe<K> {
     let seed = record(&maps::CONFIG, 0).map_or(0, |config| config.seed.load());
     Probe::new(key, seed, memory.buckets())
 }
 
 table!(
-    /// Connections.
-    ConnsV4,
-    CONNS_V4,
-    conns_v4_buckets,
-    conns_v4_look_up,
-    conns_v4_put
+    /// IPv4 connections.
+    ConnsV4, 2, CONNS_V4, conns_v4_buckets, conns_v4_look_up(a, b), conns_v4_put: by_numbers
 );
 table!(
-    /// Backlinks.
-    RepliesV4,
-    REPLIES_V4,
-    replies_v4_buckets,
-    replies_v4_look_up,
-    replies_v4_put
+    /// IPv4 backlinks.
+    RepliesV4, 2, REPLIES_V4, replies_v4_buckets, replies_v4_look_up(a, b), replies_v4_put: by_numbers
 );
 table!(
-    /// Service ids.
-    ServicesV4,
-    SERVICES_V4,
-    services_v4_buckets,
-    services_v4_look_up
+    /// Ids of IPv4 services.
+    ServicesV4, 2, SERVICES_V4, services_v4_buckets, services_v4_look_up(a, b)
+);
+table!(
+    /// IPv6 connections.
+    ConnsV6, 5, CONNS_V6, conns_v6_buckets, conns_v6_look_up(a, b, c, d, e), conns_v6_put: by_memory
+);
+table!(
+    /// IPv6 backlinks.
+    RepliesV6, 5, REPLIES_V6, replies_v6_buckets, replies_v6_look_up(a, b, c, d, e), replies_v6_put: by_memory
+);
+table!(
+    /// Ids of IPv6 services.
+    ServicesV6, 5, SERVICES_V6, services_v6_buckets, services_v6_look_up(a, b, c, d, e)
 );
 
 /// Destination caches.
@@ -162,9 +230,12 @@ fn record<T>(map: &'static Array<T>, index: u32) -> Option<&'static T> {
 }
 
 impl Env for KernelEnv {
-    type TableV4 = ConnsV4;
+    type ConnsV4 = ConnsV4;
     type RepliesV4 = RepliesV4;
     type ServicesV4 = ServicesV4;
+    type ConnsV6 = ConnsV6;
+    type RepliesV6 = RepliesV6;
+    type ServicesV6 = ServicesV6;
     type Affinity = Affinity;
 
     #[inline(always)]
@@ -183,6 +254,21 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
+    fn conns_v6(&self) -> &ConnsV6 {
+        &ConnsV6
+    }
+
+    #[inline(always)]
+    fn replies_v6(&self) -> &RepliesV6 {
+        &RepliesV6
+    }
+
+    #[inline(always)]
+    fn services_v6(&self) -> &ServicesV6 {
+        &ServicesV6
+    }
+
+    #[inline(always)]
     fn affinity(&self) -> &Affinity {
         &Affinity
     }
@@ -194,20 +280,26 @@ impl Env for KernelEnv {
 
     #[inline(always)]
     fn choose(&self, question: &Question) -> Choice {
-        let [a, b, c, d] = scheduling::asked(question);
+        let [a, b, c, d] = scheduling::question_in_numbers(question);
         Choice(scheduling::xlvs_choose(a, b, c, d))
     }
 
     #[inline(always)]
     fn remember(&self, question: &Question, server: u32) {
-        let [service, _, low, high] = scheduling::asked(question);
+        let [service, _, low, high] = scheduling::question_in_numbers(question);
         scheduling::xlvs_remember(service, low, high, server as u64);
     }
 
     #[inline(always)]
-    fn find_template_v4(&self, asked: &persist::Asked) -> persist::Outcome {
-        let [addresses, service_port] = scheduling::asked_for_template(asked);
+    fn find_template_v4(&self, asked: &persist::Asked<[u8; 4]>) -> persist::Outcome {
+        let [addresses, service_port] = scheduling::template_v4(asked);
         persist::Outcome(scheduling::xlvs_find_template_v4(addresses, service_port))
+    }
+
+    #[inline(always)]
+    fn find_template_v6(&self, asked: &persist::Asked<AddrV6>) -> persist::Outcome {
+        let [a, b, c, d, service_port] = scheduling::template_v6(asked);
+        persist::Outcome(scheduling::xlvs_find_template_v6(a, b, c, d, service_port))
     }
 
     #[inline(always)]
@@ -269,33 +361,42 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
-    fn route_v4(&self, query: &RouteV4) -> Route {
+    fn route_v4(&self, query: &RouteQuery<[u8; 4]>) -> Route {
         // SAFETY: plain data of integers and unions of them.
         let mut fib: FibQuery = unsafe { core::mem::zeroed() };
         fib.family = AF_INET;
         fib.l4_protocol = query.protocol;
-        fib.ifindex = self.ingress();
         fib.__bindgen_anon_1.tot_len = query.len;
         fib.__bindgen_anon_2.tos = query.tos & 0x1c;
         fib.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(query.src);
         fib.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(query.dst);
-        // SAFETY: context and query are valid, and the size is the query's.
-        let answer = unsafe {
-            bpf_fib_lookup(self.ctx.cast::<c_void>(), &raw mut fib, size_of::<FibQuery>() as i32, 0)
-        };
-        match answer {
-            FIB_SUCCESS => Route::Via { ifindex: fib.ifindex, from: fib.smac, to: fib.dmac },
-            FIB_NO_NEIGHBOUR => Route::NoNeighbour,
-            // SAFETY: an integer in a union of integers; the kernel puts the MTU there with this answer (since 5.12).
-            FIB_FRAG_NEEDED => Route::TooBig { mtu: unsafe { fib.__bindgen_anon_1.mtu_result } },
-            _ => Route::None,
-        }
+        self.route(&mut fib)
+    }
+
+    #[inline(always)]
+    fn route_v6(&self, query: &RouteQuery<AddrV6>) -> Route {
+        // SAFETY: plain data of integers and unions of them.
+        let mut fib: FibQuery = unsafe { core::mem::zeroed() };
+        fib.family = AF_INET6;
+        fib.l4_protocol = query.protocol;
+        fib.__bindgen_anon_1.tot_len = query.len;
+        fib.__bindgen_anon_2.flowinfo = u32::from_be(u32::from(query.tos) << 20);
+        fib.__bindgen_anon_3.ipv6_src = query.src.words();
+        fib.__bindgen_anon_4.ipv6_dst = query.dst.words();
+        self.route(&mut fib)
     }
 
     #[inline(always)]
     fn want_neighbour_v4(&self, addr: [u8; 4]) {
+        // As an IPv4-mapped address (RFC 4291): one ring for both families.
+        let [a, b, c, d] = addr;
+        self.want_neighbour_v6(AddrV6::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]));
+    }
+
+    #[inline(always)]
+    fn want_neighbour_v6(&self, addr: AddrV6) {
         // A full ring means that the daemon is busy with others; this client will ask again.
-        let _full = maps::WANTED.output::<[u8; 4]>(&addr, 0);
+        let _full = maps::WANTED.output::<[u64; 2]>(&addr.0, 0);
     }
 
     #[inline(always)]
@@ -313,6 +414,7 @@ unsafe extern "C" fn turn<S: Step>(i: u32, step: *mut c_void) -> i64 {
 }
 
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const FIB_SUCCESS: i64 = 0;
 const FIB_NO_NEIGHBOUR: i64 = 7;
 const FIB_FRAG_NEEDED: i64 = 8;

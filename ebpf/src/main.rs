@@ -11,7 +11,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use xlvs_core::conn::SlotId;
+use xlvs_core::conn::key;
 use xlvs_core::conn::word::Word;
 use xlvs_core::env::{Env, Step};
 use xlvs_core::packet::Packet;
@@ -19,30 +19,48 @@ use xlvs_core::verdict::Verdict;
 use xlvs_core::wire::Header;
 use xlvs_core::director::{self, Stage};
 use xlvs_core::expire;
+use xlvs_core::family;
 
 use crate::env::KernelEnv;
 use crate::packet::XdpPacket;
 
-/// The director: attached to the interfaces that carry balanced traffic. Connections that go on as before are dealt with
+/// The director: attached to the interfaces that carry balanced traffic. IPv4 connections that go on as before are dealt with
 /// here; the rest is that of the other stages.
 #[xdp]
 pub fn xlvs_director(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
-    staged(&ctx, director::known(&mut XdpPacket::new(ctx.ctx), &env))
+    staged(&ctx, director::first(&mut XdpPacket::new(ctx.ctx), &env))
 }
 
-/// Packets from real servers and VIPs.
-#[xdp]
-pub fn xlvs_reply(ctx: XdpContext) -> u32 {
-    let env = KernelEnv::new(ctx.ctx);
-    staged(&ctx, director::reply(&mut XdpPacket::new(ctx.ctx), &env))
+macro_rules! stages {
+    ($family:ident, $words:expr, $reply:ident, $request:ident) => {
+        /// Packets of this family from real servers and VIPs.
+        #[xdp]
+        pub fn $reply(ctx: XdpContext) -> u32 {
+            let env = KernelEnv::new(ctx.ctx);
+            let mut packet = XdpPacket::new(ctx.ctx);
+            staged(&ctx, director::reply::<family::$family, _, _, { $words }>(&mut packet, &env))
+        }
+
+        /// Packets of this family to VIPs: new connections, ends of connections, answers.
+        #[xdp]
+        pub fn $request(ctx: XdpContext) -> u32 {
+            let env = KernelEnv::new(ctx.ctx);
+            let mut packet = XdpPacket::new(ctx.ctx);
+            action(director::request::<family::$family, _, _, { $words }>(&mut packet, &env))
+        }
+    };
 }
 
-/// Packets to VIPs: new connections, ends of connections, answers.
+stages!(V4, key::V4, xlvs_reply_v4, xlvs_request_v4);
+stages!(V6, key::V6, xlvs_reply_v6, xlvs_request_v6);
+
+/// IPv6 connections that go on as before.
 #[xdp]
-pub fn xlvs_request(ctx: XdpContext) -> u32 {
+pub fn xlvs_known_v6(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
-    action(director::request(&mut XdpPacket::new(ctx.ctx), &env))
+    let mut packet = XdpPacket::new(ctx.ctx);
+    staged(&ctx, director::known::<family::V6, _, _, { key::V6 }>(&mut packet, &env))
 }
 
 #[inline(always)]
@@ -77,7 +95,7 @@ pub fn xlvs_clock(ctx: XdpContext) -> u32 {
 
 /// The sweeper's hand: run by the daemon with `BPF_PROG_TEST_RUN`, never attached.
 ///
-/// The "packet" is a list of 32-bit slot numbers, their count first, that the daemon saw expired. Here they are judged
+/// The "packet" is a list of 32-bit slot numbers ([`xlvs_core::family::slot_of`]), their count first, that the daemon saw expired. Here they are judged
 /// again and removed, in the kernel, so that a daemon killed at any moment leaves no count half moved. Returns how
 /// many were removed.
 #[xdp]
@@ -106,9 +124,8 @@ impl Step for Sweep<'_> {
         let packet = XdpPacket::new(self.env.ctx());
         let Some(slot) = packet.header::<Le32>(4 + 4 * i as usize).map(Le32::get) else { return false };
         let Some(config) = self.env.config() else { return false };
-        if expire::sweep_slot_v4(self.env, config, SlotId(slot), self.env.now()) {
-            self.removed += 1;
-        }
+        let now = self.env.now();
+        self.removed += expire::sweep_numbered(self.env, config, slot, now) as u32;
         true
     }
 }
@@ -153,9 +170,7 @@ impl Step for Evict<'_> {
         let Some(doomed) = packet.header::<Doomed>(4 + size_of::<Doomed>() * i as usize) else { return false };
         let (slot, seen) = (doomed.slot.get(), doomed.low.get() as u64 | (doomed.high.get() as u64) << 32);
         let Some(config) = self.env.config() else { return false };
-        if expire::evict_v4(self.env, config, SlotId(slot), Word(seen)) {
-            self.removed += 1;
-        }
+        self.removed += expire::evict_numbered(self.env, config, slot, Word(seen)) as u32;
         true
     }
 }

@@ -2,8 +2,10 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, ProgramArray, RingBuf};
+use xlvs_core::cell::Cell64;
 use xlvs_core::config::Config;
 use xlvs_core::conn::Bucket;
+use xlvs_core::director::Stage;
 use xlvs_core::sched::affinity::{self, Set};
 use xlvs_core::sched::choices::Choices;
 use xlvs_core::server::Server;
@@ -19,6 +21,15 @@ pub static CONNS_V4: Array<Bucket<2>> = Array::pinned(1, MMAPABLE);
 pub static REPLIES_V4: Array<Bucket<2>> = Array::pinned(1, MMAPABLE);
 #[map]
 pub static SERVICES_V4: Array<Bucket<2>> = Array::pinned(1, MMAPABLE);
+#[map]
+pub static CONNS_V6: Array<Bucket<5>> = Array::pinned(1, MMAPABLE);
+#[map]
+pub static REPLIES_V6: Array<Bucket<5>> = Array::pinned(1, MMAPABLE);
+#[map]
+pub static SERVICES_V6: Array<Bucket<5>> = Array::pinned(1, MMAPABLE);
+/// By processor.
+#[map]
+pub static HANDED: Array<Handed> = Array::pinned(1, 0);
 /// Destination caches of lblc and lblcr.
 #[map]
 pub static AFFINITY: Array<Bucket<{ affinity::KEY }>> = Array::pinned(1, MMAPABLE);
@@ -42,14 +53,21 @@ pub static STATS: Array<Stats> = Array::pinned(1, MMAPABLE);
 /// By processor.
 #[map]
 pub static COUNTERS: Array<Counters> = Array::pinned(1, MMAPABLE);
-/// IPv4 addresses whose next hop the daemon should resolve.
+/// Addresses whose next hop the daemon should resolve, IPv4 ones mapped to IPv6.
 #[map]
 pub static WANTED: RingBuf = RingBuf::pinned(4096, 0);
 
 /// The programs of the stages after the first. Pinned because the kernel empties a program array when
 /// nobody holds it but programs.
 #[map]
-pub static STAGES: ProgramArray = ProgramArray::pinned(2, 0);
+pub static STAGES: ProgramArray = ProgramArray::pinned(Stage::COUNT, 0);
+
+/// What a function is handed besides its arguments.
+#[repr(C)]
+pub struct Handed {
+    /// A key.
+    pub key: [Cell64; 5],
+}
 
 macro_rules! constants {
     ($($(#[$doc:meta])* $name:ident, $get:ident: $type:ty;)*) => {
@@ -74,6 +92,12 @@ constants! {
     REPLIES_V4_BUCKETS, replies_v4_buckets: u32;
     /// Buckets of the service table.
     SERVICES_V4_BUCKETS, services_v4_buckets: u32;
+    /// Buckets of the IPv6 connection table.
+    CONNS_V6_BUCKETS, conns_v6_buckets: u32;
+    /// Buckets of the IPv6 reply table.
+    REPLIES_V6_BUCKETS, replies_v6_buckets: u32;
+    /// Buckets of the IPv6 service table.
+    SERVICES_V6_BUCKETS, services_v6_buckets: u32;
     /// Buckets of the destination caches.
     AFFINITY_BUCKETS, affinity_buckets: u32;
     /// Statistics records of a processor.

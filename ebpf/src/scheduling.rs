@@ -4,10 +4,13 @@
 use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use xlvs_core::conn::key;
+use xlvs_core::family;
 use xlvs_core::packet::Packet;
 use xlvs_core::persist;
 use xlvs_core::sched::affinity::{self, Round};
 use xlvs_core::sched::{self, Question};
+use xlvs_core::wire::AddrV6;
 
 use crate::Le32;
 use crate::env::KernelEnv;
@@ -62,7 +65,7 @@ pub type Asked = [u64; 4];
 
 /// A question in numbers.
 #[inline(always)]
-pub fn asked(question: &Question) -> Asked {
+pub fn question_in_numbers(question: &Question) -> Asked {
     [
         question.service as u64 | (question.client_port as u64) << 32,
         question.client as u64 | (question.dest as u64) << 32,
@@ -97,24 +100,53 @@ pub extern "C" fn xlvs_remember(service: u64, dest_low: u64, dest_high: u64, ser
 
 /// [`persist::Asked`] in numbers: addresses; service, port and protocol.
 #[inline(always)]
-pub fn asked_for_template(asked: &persist::Asked) -> [u64; 2] {
-    let persist::Asked { service, client, vip, port, protocol } = *asked;
-    [
-        u32::from_ne_bytes(client) as u64 | (u32::from_ne_bytes(vip) as u64) << 32,
-        service as u64 | (u16::from_ne_bytes(port) as u64) << 32 | (protocol as u64) << 48,
-    ]
+pub fn template_v4(asked: &persist::Asked<[u8; 4]>) -> [u64; 2] {
+    let addresses = u32::from_ne_bytes(asked.client) as u64 | (u32::from_ne_bytes(asked.vip) as u64) << 32;
+    [addresses, service_port(asked)]
 }
 
-/// [`persist::find_v4`].
+/// The same for IPv6.
+#[inline(always)]
+pub fn template_v6(asked: &persist::Asked<AddrV6>) -> [u64; 5] {
+    let ([a, b], [c, d]) = (asked.client.0, asked.vip.0);
+    [a, b, c, d, service_port(asked)]
+}
+
+#[inline(always)]
+fn service_port<A>(asked: &persist::Asked<A>) -> u64 {
+    asked.service as u64 | (u16::from_ne_bytes(asked.port) as u64) << 32 | (asked.protocol as u64) << 48
+}
+
+#[inline(always)]
+fn asked<A>(client: A, vip: A, service_port: u64) -> persist::Asked<A> {
+    persist::Asked {
+        service: service_port as u32,
+        client,
+        vip,
+        port: ((service_port >> 32) as u16).to_ne_bytes(),
+        protocol: (service_port >> 48) as u8,
+    }
+}
+
+/// [`persist::find`] for IPv4.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn xlvs_find_template_v4(addresses: u64, service_port: u64) -> u64 {
-    let asked = persist::Asked {
-        service: service_port as u32,
-        client: (addresses as u32).to_ne_bytes(),
-        vip: ((addresses >> 32) as u32).to_ne_bytes(),
-        port: ((service_port >> 32) as u16).to_ne_bytes(),
-        protocol: (service_port >> 48) as u8,
-    };
-    persist::find_v4(&KernelEnv::without_packet(), &asked).0
+    let (client, vip) = ((addresses as u32).to_ne_bytes(), ((addresses >> 32) as u32).to_ne_bytes());
+    let asked = asked(client, vip, service_port);
+    persist::find::<family::V4, _, { key::V4 }>(&KernelEnv::without_packet(), &asked).0
+}
+
+/// [`persist::find`] for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn xlvs_find_template_v6(
+    client_first: u64,
+    client_second: u64,
+    vip_first: u64,
+    vip_second: u64,
+    service_port: u64,
+) -> u64 {
+    let asked = asked(AddrV6([client_first, client_second]), AddrV6([vip_first, vip_second]), service_port);
+    persist::find::<family::V6, _, { key::V6 }>(&KernelEnv::without_packet(), &asked).0
 }

@@ -7,18 +7,17 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use xlvs_core::conn::SlotId;
-use xlvs_core::conn::word::{Tick, Word};
+use xlvs_core::conn::word::Tick;
+use xlvs_core::director;
 use xlvs_core::env::{Env, Route};
 use xlvs_core::packet::Frame;
 use xlvs_core::server::Hop;
 use xlvs_core::verdict::Verdict;
-use xlvs_core::{director, expire};
 use xlvs_datapath::conns;
 use xlvs_datapath::engine::Engine;
-use xlvs_datapath::evict::{self, Evictor};
+use xlvs_datapath::evict;
 use xlvs_datapath::host::HostEnv;
-use xlvs_datapath::sweep::{Remover, Sweeper};
+use xlvs_datapath::sweep::Sweeper;
 use xlvs_datapath::tables::{Sizes, Tables};
 use xlvs_datapath::xdp::{Pins, Xdp};
 use xlvs_lab::reference::{End, Fate, Packet, Says, Server, Service, Site};
@@ -137,23 +136,6 @@ fn frame(packet: &Packet) -> Vec<u8> {
     let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
     [&[2, 0, 0, 0, 0, 0xfe, 2, 0, 0, 0, 0, 1, 8, 0][..], &ip, &segment].concat()
-}
-
-/// Removes in the host's own memory.
-struct InMemory<'e, 't>(&'e HostEnv<'t>);
-
-impl Remover for InMemory<'_, '_> {
-    fn remove_expired(&self, slots: &[SlotId]) -> usize {
-        let (env, config) = (self.0, self.0.tables().config());
-        slots.iter().filter(|slot| expire::sweep_slot_v4(env, config, **slot, env.now())).count()
-    }
-}
-
-impl Evictor for InMemory<'_, '_> {
-    fn evict(&self, doomed: &[(SlotId, Word)]) -> usize {
-        let (env, config) = (self.0, self.0.tables().config());
-        doomed.iter().filter(|(slot, seen)| expire::evict_v4(env, config, *slot, *seen)).count()
-    }
 }
 
 /// Where packets go through the core.
@@ -278,9 +260,9 @@ impl<'t> Both<'t> {
         self.apply(Change::DeleteServer(service, key));
         if self.site.tunables.expire_nodest {
             let tables = Arc::clone(self.engine.tables());
-            let slots = 0..tables.conns_v4.len() as u32 * 8;
+            let slots = 0..tables.slots();
             match &self.plane {
-                Plane::Host(env) => evict::drop_of_removed_servers(&tables, slots, &InMemory(env)),
+                Plane::Host(env) => evict::drop_of_removed_servers(&tables, slots, env),
                 Plane::Kernel(xdp) => evict::drop_of_removed_servers(&tables, slots, xdp),
             };
         }
@@ -308,7 +290,7 @@ impl<'t> Both<'t> {
         for _ in 0..seconds {
             self.tick += Tick::PER_SECOND;
             env.set_now(self.tick);
-            Sweeper::default().slice(self.engine.tables(), env.now(), usize::MAX / 2, &InMemory(env));
+            Sweeper::default().slice(self.engine.tables(), env.now(), usize::MAX / 2, env);
         }
         self.site.pass(seconds);
     }
@@ -386,7 +368,7 @@ impl<'t> Both<'t> {
         }
         let mut found = Vec::new();
         let tables = self.engine.tables();
-        conns::each_in(tables, self.plane.now(), 0..tables.conns_v4.len() as u32 * 8, |view| {
+        conns::each_in(tables, self.plane.now(), 0..tables.slots(), |view| {
             let seconds = if matches!(self.plane, Plane::Host(_)) { view.expires_ms / 1000 } else { 0 };
             found.push((view.protocol, view.client, view.virt, view.dest, view.state, seconds));
         });

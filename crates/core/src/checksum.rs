@@ -3,6 +3,11 @@
 //! One's-complement sums do not depend on byte order as long as all summands are read and the result is
 //! written in the same order (RFC 1071, 2(B)), so everything here works on words as they lie in memory.
 
+use crate::env::{Env, Step};
+use crate::packet::{Packet, by_reference};
+use crate::parse::Word;
+use crate::wire::AddrV6;
+
 /// A one's-complement sum that is not folded yet. Summands of up to 2^32 may be added some four billion times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum(u64);
@@ -21,6 +26,13 @@ impl Sum {
     #[inline(always)]
     pub const fn add32(self, bytes: [u8; 4]) -> Self {
         Self(self.0 + u32::from_ne_bytes(bytes) as u64)
+    }
+
+    /// Adds an IPv6 address.
+    #[inline(always)]
+    pub const fn add_v6(self, addr: AddrV6) -> Self {
+        let [a, b, c, d] = addr.words();
+        Self(self.0 + a as u64 + b as u64 + c as u64 + d as u64)
     }
 
     /// Adds two bytes.
@@ -100,6 +112,78 @@ pub fn ipv4_header_sum(ip: &crate::wire::Ipv4) -> Sum {
         .add32([ip.ttl, ip.protocol, ip.checksum[0], ip.checksum[1]])
         .add32(ip.src)
         .add32(ip.dst)
+}
+
+/// The sum of so many bytes of a packet from this offset (which is not 0) on, added to another. `None`: they are not there.
+#[inline(always)]
+pub fn sum_packed<P: Packet, E: Env>(
+    packet: &mut P,
+    env: &E,
+    at: usize,
+    length: usize,
+    start: Sum,
+) -> Option<Sum> {
+    match summed(packet, env, at, length, start.0) {
+        u64::MAX => None,
+        sum => Some(Sum(sum)),
+    }
+}
+
+/// In a function with a stack frame of its own, which gives scalars only.
+#[inline(never)]
+fn summed<P: Packet, E: Env>(packet: &mut P, env: &E, at: usize, length: usize, start: u64) -> u64 {
+    sum_of(by_reference(packet), env, at, length, Sum(start)).map_or(u64::MAX, |sum| sum.0)
+}
+
+/// Words of a packet that are summed at the most: those of a jumbo frame.
+const MOST_WORDS: u32 = 2304;
+/// Offsets at which a sum may begin.
+const FARTHEST: usize = 1024;
+
+#[inline(always)]
+fn sum_of<P: Packet, E: Env>(packet: &P, env: &E, at: usize, length: usize, start: Sum) -> Option<Sum> {
+    let words = (length / 4) as u32;
+    let turns = words + (length % 4) as u32;
+    let mut adding = Adding { packet, at, words, sum: start, turns: 0 };
+    env.repeat(turns, &mut adding);
+    (adding.turns == turns).then_some(adding.sum)
+}
+
+/// Two bytes of anything.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Pair([u8; 2]);
+// SAFETY: an array of bytes.
+unsafe impl crate::wire::Header for Pair {}
+
+/// Word by word, and then byte by byte.
+struct Adding<'p, P> {
+    packet: &'p P,
+    at: usize,
+    words: u32,
+    sum: Sum,
+    turns: u32,
+}
+
+impl<P: Packet> Step for Adding<'_, P> {
+    #[inline(always)]
+    fn turn(&mut self, i: u32) -> bool {
+        if i >= MOST_WORDS || self.words > MOST_WORDS || self.at > FARTHEST {
+            return false;
+        }
+        if i < self.words {
+            let Some(word) = self.packet.header::<Word>(self.at + i as usize * 4) else { return false };
+            self.sum = self.sum.add32(word.0);
+        } else {
+            let beyond = (i - self.words) as usize & 3;
+            // With the one before it: the verifier does not see that a single byte lies before the packet's end.
+            let at = self.at + self.words as usize * 4 + beyond - 1;
+            let Some(Pair([_, byte])) = self.packet.header::<Pair>(at).copied() else { return false };
+            self.sum = self.sum.add16(if beyond & 1 == 0 { [byte, 0] } else { [0, byte] });
+        }
+        self.turns = i + 1;
+        true
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::cell::{Cell32, Cell64};
 use crate::state::TcpState;
+use crate::wire::AddrV6;
 
 /// Timeout classes that never change their meaning.
 pub mod class {
@@ -29,6 +30,12 @@ pub const fn filter_bit_v4(addr: [u8; 4]) -> (usize, u64) {
     filter_bit(u32::from_ne_bytes(addr))
 }
 
+/// The same for IPv6.
+#[inline(always)]
+pub const fn filter_bit_v6(addr: AddrV6) -> (usize, u64) {
+    filter_bit(addr.folded())
+}
+
 #[inline(always)]
 const fn filter_bit(folded: u32) -> (usize, u64) {
     let h = folded.wrapping_mul(0x9e37_79b1) >> 16;
@@ -45,7 +52,17 @@ impl Filter {
     /// May this address be in the set?
     #[inline(always)]
     pub fn may_hold_v4(&self, addr: [u8; 4]) -> bool {
-        let (word, bit) = filter_bit_v4(addr);
+        self.has(filter_bit_v4(addr))
+    }
+
+    /// May this address be in the set?
+    #[inline(always)]
+    pub fn may_hold_v6(&self, addr: AddrV6) -> bool {
+        self.has(filter_bit_v6(addr))
+    }
+
+    #[inline(always)]
+    fn has(&self, (word, bit): (usize, u64)) -> bool {
         match self.words.get(word) {
             Some(w) => w.load() & bit != 0,
             None => false,

@@ -4,9 +4,10 @@
 //! policy behind this trait.
 
 use crate::config::Config;
-use crate::conn::key::V4;
+use crate::conn::key::{V4, V6};
 use crate::conn::table::Memory;
 use crate::conn::word::Tick;
+use crate::family;
 use crate::persist;
 use crate::sched::affinity::{self, Set};
 use crate::sched::choices::Choices;
@@ -14,22 +15,36 @@ use crate::sched::{self, Choice, Question};
 use crate::server::Server;
 use crate::service::{Block, Service};
 use crate::stats::{Counters, Stats};
+use crate::wire::AddrV6;
 
 /// The surroundings of a packet.
 pub trait Env {
-    /// Memory of an IPv4 table.
-    type TableV4: Memory<V4>;
+    /// The IPv4 connection table.
+    type ConnsV4: Memory<V4>;
+    /// The IPv4 reply table.
+    type RepliesV4: Memory<V4>;
+    /// The IPv4 service table.
+    type ServicesV4: Memory<V4>;
+    /// The IPv6 connection table.
+    type ConnsV6: Memory<V6>;
+    /// The IPv6 reply table.
+    type RepliesV6: Memory<V6>;
+    /// The IPv6 service table.
+    type ServicesV6: Memory<V6>;
 
     /// IPv4 connections by client tuple.
-    fn conns_v4(&self) -> &Self::TableV4;
-    /// Backlinks of NAT connections, by the reply's tuple.
+    fn conns_v4(&self) -> &Self::ConnsV4;
+    /// Backlinks of IPv4 NAT connections, by the reply's tuple.
     fn replies_v4(&self) -> &Self::RepliesV4;
-    /// Service ids by address, port and protocol.
+    /// Ids of IPv4 services by address, port and protocol.
     fn services_v4(&self) -> &Self::ServicesV4;
-    /// Memory of the reply table.
-    type RepliesV4: Memory<V4>;
-    /// Memory of the service table.
-    type ServicesV4: Memory<V4>;
+    /// IPv6 connections by client tuple.
+    fn conns_v6(&self) -> &Self::ConnsV6;
+    /// Backlinks of IPv6 NAT connections, by the reply's tuple.
+    fn replies_v6(&self) -> &Self::RepliesV6;
+    /// Ids of IPv6 services by address, port and protocol.
+    fn services_v6(&self) -> &Self::ServicesV6;
+
     /// Memory of the destination caches.
     type Affinity: Memory<{ affinity::KEY }>;
 
@@ -53,13 +68,21 @@ pub trait Env {
     {
         sched::remember(self, question, server);
     }
-    /// Does [`persist::find_v4`]; likewise.
+    /// Does [`persist::find`] for IPv4; likewise.
     #[inline(always)]
-    fn find_template_v4(&self, asked: &persist::Asked) -> persist::Outcome
+    fn find_template_v4(&self, asked: &persist::Asked<[u8; 4]>) -> persist::Outcome
     where
         Self: Sized,
     {
-        persist::find_v4(self, asked)
+        persist::find::<family::V4, Self, V4>(self, asked)
+    }
+    /// Does [`persist::find`] for IPv6; likewise.
+    #[inline(always)]
+    fn find_template_v6(&self, asked: &persist::Asked<AddrV6>) -> persist::Outcome
+    where
+        Self: Sized,
+    {
+        persist::find::<family::V6, Self, V6>(self, asked)
     }
     /// A line of a scheduler's table.
     fn choices(&self, line: u32) -> Option<&Choices>;
@@ -84,9 +107,13 @@ pub trait Env {
     /// A random number.
     fn random(&self) -> u32;
     /// The way of an IPv4 packet between these addresses that the director forwards.
-    fn route_v4(&self, query: &RouteV4) -> Route;
+    fn route_v4(&self, query: &RouteQuery<[u8; 4]>) -> Route;
+    /// The same for IPv6.
+    fn route_v6(&self, query: &RouteQuery<AddrV6>) -> Route;
     /// Asks the daemon to resolve the next hop towards this address.
     fn want_neighbour_v4(&self, addr: [u8; 4]);
+    /// The same for IPv6.
+    fn want_neighbour_v6(&self, addr: AddrV6);
     /// Calls `step` for 0, 1, 2, … `n` − 1 while it returns `true`.
     fn repeat<S: Step>(&self, n: u32, step: &mut S);
 }
@@ -99,11 +126,11 @@ pub trait Step {
 
 /// What a route is asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct RouteV4 {
+pub struct RouteQuery<A> {
     /// Source address.
-    pub src: [u8; 4],
+    pub src: A,
     /// Destination address.
-    pub dst: [u8; 4],
+    pub dst: A,
     /// IP protocol.
     pub protocol: u8,
     /// DSCP and ECN.

@@ -30,10 +30,11 @@ pub trait Packet {
     }
 }
 
-/// The same packet, of which the compiler knows nothing. Of one that a function only reads it would hand over what lies behind
-/// the reference instead, in 32 bits, which the verifier takes for numbers.
+/// The same packet, of which the compiler knows nothing. Of what a function only reads it would hand over the contents instead
+/// of the reference: of a packet in 32 bits, which the verifier takes for numbers, and of much else in more arguments
+/// than the target has.
 #[inline(always)]
-pub(crate) fn by_reference<P: Packet>(packet: &mut P) -> &mut P {
+pub(crate) fn by_reference<P>(packet: &mut P) -> &mut P {
     #[cfg(target_arch = "bpf")]
     {
         let mut packet: *mut P = packet;

@@ -1,23 +1,25 @@
 //! From bytes to what the director needs to know of a packet.
 //!
-//! In two steps, so that traffic that is not ours costs only the first: [`network`] reads Ethernet and IP and trusts
-//! nothing; [`transport`] reads ports and flags of a packet that may be ours.
+//! In steps, so that traffic that is not ours costs only the first: [`ethernet`], then [`network_v4`] or [`network_v6`], which
+//! trust nothing; [`transport`] reads ports and flags of a packet that may be ours.
 
 use crate::checksum::ipv4_header_sum;
 use crate::packet::Packet;
+use crate::unaligned::load32;
 use crate::verdict::PassReason;
-use crate::wire::{Ethernet, Ipv4, Tcp, Udp, ethertype, ip_protocol};
+use crate::wire::{AddrV6, Ethernet, Extension, Ipv4, Ipv6, Tcp, Udp, ethertype, ip_protocol};
 
-/// An IPv4 packet's network part.
+/// A packet's network part. Laid out so that nothing of it is copied by the byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NetV4 {
+#[repr(C, align(8))]
+pub struct Net<A> {
+    /// Source address.
+    pub src: A,
+    /// Destination address.
+    pub dst: A,
     /// Offset of the transport header in the frame.
     pub l4: usize,
-    /// Source address.
-    pub src: [u8; 4],
-    /// Destination address.
-    pub dst: [u8; 4],
-    /// IP protocol.
+    /// Protocol of what follows IP's own headers.
     pub protocol: u8,
     /// Layer-3 length in bytes.
     pub len: u16,
@@ -28,30 +30,24 @@ pub struct NetV4 {
 /// Offset of the IP header in the frames that are balanced.
 pub const L3: usize = Ethernet::LEN;
 
-/// A packet that is one of the families that are balanced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Net {
-    /// IPv4.
-    V4(NetV4),
-}
-
-/// Reads Ethernet and IP. `Err`: why the stack gets the packet instead.
+/// Reads Ethernet: the ethertype of a family that is balanced, or why the stack gets the packet instead.
 #[inline(always)]
-pub fn network<P: Packet>(packet: &P) -> Result<Net, PassReason> {
+pub fn ethernet<P: Packet>(packet: &P) -> Result<u16, PassReason> {
     let Some(eth) = packet.header::<Ethernet>(0) else { return Err(PassReason::NotIp) };
     if eth.dst[0] & 1 != 0 {
         // Group addresses: IPVS takes only what was sent to the director itself (PACKET_HOST).
         return Err(PassReason::Group);
     }
     match eth.ethertype() {
-        ethertype::IPV4 => network_v4(packet),
-        ethertype::IPV6 | ethertype::VLAN | ethertype::QINQ => Err(PassReason::Family),
+        kind @ (ethertype::IPV4 | ethertype::IPV6) => Ok(kind),
+        ethertype::VLAN | ethertype::QINQ => Err(PassReason::Family),
         _ => Err(PassReason::NotIp),
     }
 }
 
+/// Reads an IPv4 header, and trusts nothing. `Err`: why the stack gets the packet instead.
 #[inline(always)]
-fn network_v4<P: Packet>(packet: &P) -> Result<Net, PassReason> {
+pub fn network_v4<P: Packet>(packet: &P) -> Result<Net<[u8; 4]>, PassReason> {
     let Some(ip) = packet.header::<Ipv4>(L3) else { return Err(PassReason::Malformed) };
     let header = ip.header_len();
     let len = ip.packet_len();
@@ -62,19 +58,68 @@ fn network_v4<P: Packet>(packet: &P) -> Result<Net, PassReason> {
     {
         return Err(PassReason::Malformed);
     }
-    Ok(Net::V4(NetV4 {
+    Ok(Net {
         l4: L3 + header,
-        src: ip.src,
-        dst: ip.dst,
+        src: load32(&ip.src).to_ne_bytes(),
+        dst: load32(&ip.dst).to_ne_bytes(),
         protocol: ip.protocol,
         len,
         fragment: u16::from_be_bytes(ip.frag) & Ipv4::FRAGMENT != 0,
-    }))
+    })
 }
+
+/// Extension headers that are walked; who has more is left to the stack.
+const MOST_EXTENSIONS: usize = 4;
+
+/// Reads an IPv6 header and walks its extension headers: hop-by-hop and destination options, routing, fragment.
+#[inline(always)]
+pub fn network_v6<P: Packet>(packet: &P) -> Result<Net<AddrV6>, PassReason> {
+    let Some(ip) = packet.header::<Ipv6>(L3) else { return Err(PassReason::Malformed) };
+    let len = (Ipv6::LEN as u16).wrapping_add(u16::from_be_bytes(ip.payload_len));
+    if ip.version_class_flow[0] >> 4 != 6 || (len as usize) < Ipv6::LEN || L3 + len as usize > packet.len() {
+        return Err(PassReason::Malformed);
+    }
+    let mut net = Net {
+        l4: L3 + Ipv6::LEN,
+        src: ip.src.get(),
+        dst: ip.dst.get(),
+        protocol: ip.next,
+        len,
+        fragment: false,
+    };
+    for _ in 0..MOST_EXTENSIONS {
+        if !ip_protocol::is_extension(net.protocol) {
+            return Ok(net);
+        }
+        step_over(packet, &mut net)?;
+    }
+    if ip_protocol::is_extension(net.protocol) { Err(PassReason::Extensions) } else { Ok(net) }
+}
+
+/// Goes on behind an extension header.
+#[inline(always)]
+fn step_over<P: Packet>(packet: &P, net: &mut Net<AddrV6>) -> Result<(), PassReason> {
+    if net.l4 > FARTHEST_L4 {
+        return Err(PassReason::Extensions);
+    }
+    let Some(extension) = packet.header::<Extension>(net.l4) else { return Err(PassReason::Malformed) };
+    if net.protocol == ip_protocol::FRAGMENT {
+        // A fragment header of a whole packet (RFC 6946) is none.
+        net.fragment |= u16::from_be_bytes([extension.rest[0], extension.rest[1]]) & 0xfff9 != 0;
+        net.l4 += Extension::LEN;
+    } else {
+        net.l4 += Extension::LEN + ((extension.len as usize) << 3);
+    }
+    net.protocol = extension.next;
+    Ok(())
+}
+
+/// How far behind the frame's beginning a transport header may lie.
+pub const FARTHEST_L4: usize = 512;
 
 /// Is the IPv4 header's checksum right? The stack drops packets whose is not before IPVS would see them.
 #[inline(always)]
-pub fn checksum_holds_v4<P: Packet>(packet: &P, net: &NetV4) -> bool {
+pub fn checksum_holds_v4<P: Packet>(packet: &P, net: &Net<[u8; 4]>) -> bool {
     let Some(ip) = packet.header::<Ipv4>(L3) else { return false };
     let mut sum = ipv4_header_sum(ip);
     if net.l4 != L3 + Ipv4::LEN {
@@ -99,6 +144,7 @@ unsafe impl crate::wire::Header for Word {}
 
 /// The transport part of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(4))]
 pub struct Transport {
     /// Source port, as on the wire.
     pub src: [u8; 2],
@@ -111,9 +157,9 @@ pub struct Transport {
 /// Reads ports and flags. `Err`: why the stack gets the packet instead.
 #[inline(always)]
 pub fn transport<P: Packet>(packet: &P, l4: usize, protocol: u8) -> Result<Transport, PassReason> {
-    // An IPv4 header has 20 to 60 bytes; said again for the verifier, which cannot know it.
-    if l4 > L3 + 60 {
-        return Err(PassReason::Malformed);
+    // For the verifier, which cannot know it.
+    if l4 > FARTHEST_L4 {
+        return Err(PassReason::Extensions);
     }
     match protocol {
         ip_protocol::TCP => {
@@ -124,7 +170,7 @@ pub fn transport<P: Packet>(packet: &P, l4: usize, protocol: u8) -> Result<Trans
             let Some(udp) = packet.header::<Udp>(l4) else { return Err(PassReason::Malformed) };
             Ok(Transport { src: udp.src, dst: udp.dst, flags: 0 })
         }
-        ip_protocol::ICMP => Err(PassReason::Icmp),
+        ip_protocol::ICMP | ip_protocol::ICMPV6 => Err(PassReason::Icmp),
         _ => Err(PassReason::Protocol),
     }
 }

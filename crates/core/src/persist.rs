@@ -9,11 +9,12 @@
 use crate::config::{Config, switch};
 use crate::conn::Memory;
 use crate::conn::entry::{Entry, Link};
-use crate::conn::key::{self, Kind, V4};
+use crate::conn::key::Kind;
 use crate::conn::table::{self, Change, Found, New, Probe, Refused, SlotId};
 use crate::conn::word::{Tick, Word};
 use crate::env::Env;
 use crate::expire;
+use crate::family::{Ends, Family};
 use crate::server;
 use crate::service::{Service, block_of, flag, lane_of};
 use crate::state;
@@ -21,16 +22,16 @@ use crate::state;
 /// FTP's control port: templates of its service are for every port, so that the data connections find them.
 pub const FTP: [u8; 2] = 21u16.to_be_bytes();
 
-/// A packet that would open a connection of a persistent service, in numbers.
+/// A packet that would open a connection of a persistent service. Addresses and port as on the wire.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
+pub struct Asked<A> {
     /// The service's id.
     pub service: u32,
-    /// The client, as on the wire.
-    pub client: [u8; 4],
-    /// The packet's destination, as on the wire.
-    pub vip: [u8; 4],
-    /// The packet's destination port, as on the wire.
+    /// The client.
+    pub client: A,
+    /// The packet's destination.
+    pub vip: A,
+    /// The packet's destination port.
     pub port: [u8; 2],
     /// IP protocol.
     pub protocol: u8,
@@ -40,12 +41,10 @@ pub struct Asked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Without {
-    /// The client has none: choose a server and [`make_v4`] one.
+    /// The client has none: choose a server and [`make`] one.
     Template = 1,
-    /// The table is full.
-    Room = 2,
     /// Another processor was faster: begin again.
-    Luck = 3,
+    Luck = 2,
 }
 
 /// A template's slot or why there is none, in a number.
@@ -69,7 +68,6 @@ impl Outcome {
         match (self.0 >> Self::WHY) as u8 {
             0 => Ok(SlotId(self.0 as u32)),
             1 => Err(Without::Template),
-            2 => Err(Without::Room),
             _ => Err(Without::Luck),
         }
     }
@@ -77,19 +75,23 @@ impl Outcome {
 
 /// Finds the template for a new connection. Its time begins anew.
 #[inline(always)]
-pub fn find_v4<E: Env>(env: &E, asked: &Asked) -> Outcome {
-    Outcome::of(find(env, asked))
+pub fn find<F: Family<K>, E: Env, const K: usize>(env: &E, asked: &Asked<F::Addr>) -> Outcome {
+    Outcome::of(found::<F, E, K>(env, asked))
 }
 
 #[inline(always)]
-fn find<E: Env>(env: &E, asked: &Asked) -> Result<SlotId, Without> {
-    let (config, probe) = start(env, asked).ok_or(Without::Luck)?;
-    let (memory, now) = (env.conns_v4(), env.now());
+fn found<F: Family<K>, E: Env, const K: usize>(env: &E, asked: &Asked<F::Addr>) -> Result<SlotId, Without> {
+    let (Some(config), Some(service)) = (env.config(), env.service(asked.service)) else {
+        return Err(Without::Luck);
+    };
+    let (memory, now) = (F::conns(env), env.now());
+    let key = template_key::<F, K>(service, asked);
+    let probe = Probe::new(key, config.seed.load(), memory.buckets());
     let slot = memory.look_up(&probe).ok_or(Without::Template)?;
     let found = table::hold(memory, slot, &probe).ok_or(Without::Luck)?;
     if table::is_expired(found.word, now, config.timeout(found.word.class())) {
         // Gone, or at another time: either way it is to be looked at again.
-        let _ended = expire::end_v4(env, config, &found);
+        let _ended = expire::end::<F, E, K>(env, config, &found);
         return Err(Without::Luck);
     }
     if holds(env, config, &found) {
@@ -102,44 +104,31 @@ fn find<E: Env>(env: &E, asked: &Asked) -> Result<SlotId, Without> {
     }
 }
 
-/// Where the template of these is, or will be.
-#[inline(always)]
-fn start<'e, E: Env>(env: &'e E, asked: &Asked) -> Option<(&'e Config, Probe<V4>)> {
-    let (config, service) = (env.config()?, env.service(asked.service)?);
-    let key = template_key(service, asked);
-    Some((config, Probe::new(key, config.seed.load(), env.conns_v4().buckets())))
-}
-
 /// Makes the template of a client that this server was chosen for.
 #[inline(always)]
-pub fn make_v4<E: Env>(
+pub fn make<F: Family<K>, E: Env, const K: usize>(
     env: &E,
     service: &Service,
-    asked: &Asked,
-    probe: &Probe<V4>,
+    asked: &Asked<F::Addr>,
+    probe: &Probe<K>,
     id: u32,
-) -> Result<SlotId, Without> {
+) -> Result<SlotId, Refused> {
     let (Some(server), Some(block)) = (env.server(id), env.block(block_of(id))) else {
-        return Err(Without::Luck);
+        return Err(Refused::Contended);
     };
     let lane = lane_of(id);
     let port = if is_for_one_port(service, asked) { block.port_of(lane) } else { [0, 0] };
     let entry = Entry::new(id, port, (server.flags() & server::flag::METHOD) as u8);
     let class = service.persist_class.load() as u8;
     let word = Word(0).as_template().in_state(state::template::NONE, class, false).seen_at(env.now());
-    match env.conns_v4().put(probe, &New { word, entry: entry.0, link: Link::TEMPLATE.0 }) {
-        Ok(slot) => {
-            block.count_persistent(lane, true);
-            Ok(slot)
-        }
-        Err(Refused::Full) => Err(Without::Room),
-        Err(Refused::Exists | Refused::Contended) => Err(Without::Luck),
-    }
+    let slot = F::conns(env).put(probe, &New { word, entry: entry.0, link: Link::TEMPLATE.0 })?;
+    block.count_persistent(lane, true);
+    Ok(slot)
 }
 
 /// May its server still be given to clients that had it before?
 #[inline(always)]
-fn holds<E: Env>(env: &E, config: &Config, found: &Found<'_, V4>) -> bool {
+fn holds<E: Env, const K: usize>(env: &E, config: &Config, found: &Found<'_, K>) -> bool {
     let Some(server) = env.server(Entry(found.body.entry.load()).server()) else { return false };
     let flags = server.flags();
     let quiesced = flags & server::flag::QUIESCED != 0 && config.has(switch::EXPIRE_QUIESCENT_TEMPLATE);
@@ -147,7 +136,7 @@ fn holds<E: Env>(env: &E, config: &Config, found: &Found<'_, V4>) -> bool {
 }
 
 #[inline(always)]
-fn renew(found: &Found<'_, V4>, now: Tick) -> Result<SlotId, Without> {
+fn renew<const K: usize>(found: &Found<'_, K>, now: Tick) -> Result<SlotId, Without> {
     match table::change(found, 4, |word| word.seen_at(now), |_, _| {}) {
         Change::Done => Ok(found.id),
         Change::Gone | Change::Contended => Err(Without::Luck),
@@ -156,29 +145,28 @@ fn renew(found: &Found<'_, V4>, now: Tick) -> Result<SlotId, Without> {
 
 /// Does the template stand for the service's own port, rather than for every port that leads to it?
 #[inline(always)]
-fn is_for_one_port(service: &Service, asked: &Asked) -> bool {
+fn is_for_one_port<A>(service: &Service, asked: &Asked<A>) -> bool {
     service.has_port(asked.port) && asked.port != FTP
 }
 
 /// What a template lies under: `<protocol, masked client, 0, VIP, port>`; of a mark service `<IP, masked client, 0, mark, 0>`.
 #[inline(always)]
-pub fn template_key(service: &Service, asked: &Asked) -> [u64; V4] {
-    let mask = service.persist_mask.load();
-    let client = (u32::from_ne_bytes(asked.client) & mask).to_ne_bytes();
-    let (vip, port, protocol) = if is_for_one_port(service, asked) {
+pub fn template_key<F: Family<K>, const K: usize>(service: &Service, asked: &Asked<F::Addr>) -> [u64; K] {
+    let from = F::masked(asked.client, service.persist_mask.load());
+    let (to, to_port, protocol) = if is_for_one_port(service, asked) {
         (asked.vip, asked.port, asked.protocol)
     } else if service.has(flag::MARK) && !service.has_port(asked.port) {
-        (service.mark.load().to_be_bytes(), [0, 0], 0)
+        (F::mark(service.mark.load()), [0, 0], 0)
     } else {
         (asked.vip, [0, 0], asked.protocol)
     };
-    key::v4(client, [0, 0], vip, port, protocol, Kind::Template)
+    F::key(&Ends { from, from_port: [0, 0], to, to_port, protocol }, Kind::Template)
 }
 
 /// A connection through it was established: the template outlives what `drop_entry` takes away.
 #[inline(always)]
-pub fn assure_v4<E: Env>(env: &E, slot: u32) {
-    let Some(template) = table::at(env.conns_v4(), SlotId(slot)) else { return };
+pub fn assure<F: Family<K>, E: Env, const K: usize>(env: &E, slot: u32) {
+    let Some(template) = table::at(F::conns(env), SlotId(slot)) else { return };
     if !template.word.template() || template.word.state() == state::template::ASSURED {
         return;
     }

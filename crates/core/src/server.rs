@@ -5,6 +5,7 @@
 
 use crate::cell::Cell64;
 use crate::method::Method;
+use crate::wire::AddrV6;
 
 /// Bits of a server's flags.
 pub mod flag {
@@ -161,18 +162,21 @@ impl Server {
     }
 
     /// Its address in sixteen bytes; an IPv4 one in the first four.
-    pub fn addr(&self) -> [u8; 16] {
-        load16(&self.addr)
+    #[inline(always)]
+    pub fn addr(&self) -> AddrV6 {
+        AddrV6([self.addr[0].load(), self.addr[1].load()])
+    }
+
+    /// The director's address towards the server, in sixteen bytes.
+    #[inline(always)]
+    pub fn source(&self) -> AddrV6 {
+        AddrV6([self.source[0].load(), self.source[1].load()])
     }
 
     /// Sets its address; an IPv4 one goes into the first four bytes.
     pub fn set_addr(&self, addr: [u8; 16]) {
         store16(&self.addr, addr);
     }
-}
-
-fn load16(cells: &[Cell64; 2]) -> [u8; 16] {
-    (u128::from(cells[0].load()) | u128::from(cells[1].load()) << 64).to_ne_bytes()
 }
 
 fn store16(cells: &[Cell64; 2], bytes: [u8; 16]) {

@@ -89,8 +89,10 @@ reasons! {
         Local = 8, "local", "the real server is the director itself";
         /// A reply that passes the director on its way (DR, TUN).
         Reply = 9, "reply", "a real server's direct reply passes the director";
-        /// IPv6 or a VLAN tag where this build does not balance them.
-        Family = 10, "family", "IPv6 or VLAN-tagged traffic is not balanced by this version";
+        /// A VLAN tag.
+        Family = 10, "family", "VLAN-tagged traffic is not balanced by this version";
+        /// More IPv6 extension headers than are walked, or longer ones.
+        Extensions = 14, "extensions", "the packet has more extension headers than are walked";
         /// Sent to a multicast or broadcast MAC.
         Group = 12, "group", "the frame was sent to a group of hosts, not to the director";
         /// From a server's FTP data port: not scheduled, as in LVS.

@@ -2,6 +2,8 @@
 //!
 //! A [`Header`] view is only handed out after its length was checked; no accessor can fail.
 
+use crate::unaligned::{load64, store64};
+
 /// Marks a type that any bytes may be read as.
 ///
 /// # Safety
@@ -116,6 +118,69 @@ impl Ipv4 {
     }
 }
 
+/// An IPv6 address in a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct RawV6 {
+    first: [u8; 8],
+    second: [u8; 8],
+}
+
+impl RawV6 {
+    /// The address.
+    #[inline(always)]
+    pub fn get(&self) -> AddrV6 {
+        AddrV6([load64(&self.first), load64(&self.second)])
+    }
+
+    /// Puts an address there.
+    #[inline(always)]
+    pub fn set(&mut self, addr: AddrV6) {
+        store64(&mut self.first, addr.0[0]);
+        store64(&mut self.second, addr.0[1]);
+    }
+}
+
+/// An IPv6 address to reckon with: its bytes as on the wire, in two words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct AddrV6(pub [u64; 2]);
+
+impl AddrV6 {
+    /// The address of these bytes.
+    #[inline(always)]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        let whole = u128::from_ne_bytes(bytes);
+        Self([whole as u64, (whole >> 64) as u64])
+    }
+
+    /// Its bytes.
+    #[inline(always)]
+    pub const fn bytes(self) -> [u8; 16] {
+        (self.0[0] as u128 | (self.0[1] as u128) << 64).to_ne_bytes()
+    }
+
+    /// As LVS hashes it: the XOR of its four words, in host order.
+    #[inline(always)]
+    pub const fn folded(self) -> u32 {
+        let both = self.0[0] ^ self.0[1];
+        u32::from_be(both as u32 ^ (both >> 32) as u32)
+    }
+
+    /// Its four words, as on the wire.
+    #[inline(always)]
+    pub const fn words(self) -> [u32; 4] {
+        let [first, second] = self.0;
+        [first as u32, (first >> 32) as u32, second as u32, (second >> 32) as u32]
+    }
+}
+
+impl From<[u8; 16]> for AddrV6 {
+    fn from(bytes: [u8; 16]) -> Self {
+        Self::from_bytes(bytes)
+    }
+}
+
 /// IPv6 (RFC 8200).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -129,11 +194,55 @@ pub struct Ipv6 {
     /// Hop limit.
     pub hop_limit: u8,
     /// Source address.
-    pub src: [u8; 16],
+    pub src: RawV6,
     /// Destination address.
-    pub dst: [u8; 16],
+    pub dst: RawV6,
 }
 header!(Ipv6, 40);
+
+impl Ipv6 {
+    /// Traffic class: DSCP and ECN.
+    #[inline(always)]
+    pub fn class(&self) -> u8 {
+        self.version_class_flow[0] << 4 | self.version_class_flow[1] >> 4
+    }
+
+    /// Makes a header of it, without a flow label.
+    #[inline(always)]
+    pub fn fill(
+        &mut self,
+        class: u8,
+        payload_len: [u8; 2],
+        next: u8,
+        hop_limit: u8,
+        src: AddrV6,
+        dst: AddrV6,
+    ) {
+        self.version_class_flow = [0x60 | class >> 4, class << 4, 0, 0];
+        (self.payload_len, self.next, self.hop_limit) = (payload_len, next, hop_limit);
+        self.src.set(src);
+        self.dst.set(dst);
+    }
+
+    /// Length of the whole packet.
+    #[inline(always)]
+    pub fn packet_len(&self) -> u16 {
+        (Self::LEN as u16).wrapping_add(u16::from_be_bytes(self.payload_len))
+    }
+}
+
+/// The beginning of an IPv6 extension header (RFC 8200), which is all of a fragment header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Extension {
+    /// What follows it.
+    pub next: u8,
+    /// Its length in units of 8 bytes, not counting the first; nothing in a fragment header.
+    pub len: u8,
+    /// The rest of the first 8 bytes.
+    pub rest: [u8; 6],
+}
+header!(Extension, 8);
 
 /// TCP without options (RFC 9293).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +296,45 @@ pub struct Udp {
 }
 header!(Udp, 8);
 
+/// GRE without options (RFC 2784).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Gre {
+    /// C bit, reserved bits and version.
+    pub flags: [u8; 2],
+    /// The payload's ethertype.
+    pub kind: [u8; 2],
+}
+header!(Gre, 4);
+
+/// GRE with a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct GreSum {
+    /// C bit, reserved bits and version.
+    pub flags: [u8; 2],
+    /// The payload's ethertype.
+    pub kind: [u8; 2],
+    /// Over header and payload.
+    pub checksum: [u8; 2],
+    /// Nothing.
+    pub reserved: [u8; 2],
+}
+header!(GreSum, 8);
+
+/// GUE, version 0 without options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Gue {
+    /// Version, control bit and length of options.
+    pub control: u8,
+    /// The payload's IP protocol.
+    pub protocol: u8,
+    /// Which options there are.
+    pub flags: [u8; 2],
+}
+header!(Gue, 4);
+
 /// ICMP's first eight bytes (RFC 792).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -204,14 +352,34 @@ header!(Icmp, 8);
 
 /// IP protocol numbers.
 pub mod ip_protocol {
+    /// IPv6 hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
     /// ICMP
     pub const ICMP: u8 = 1;
-    /// IP in IP
+    /// IPv4 in something.
     pub const IPIP: u8 = 4;
     /// TCP
     pub const TCP: u8 = 6;
     /// UDP
     pub const UDP: u8 = 17;
+    /// IPv6 in something.
+    pub const IPV6: u8 = 41;
+    /// IPv6 routing header.
+    pub const ROUTING: u8 = 43;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
+    /// GRE
+    pub const GRE: u8 = 47;
+    /// ICMPv6
+    pub const ICMPV6: u8 = 58;
+    /// IPv6 destination options.
+    pub const DESTINATION: u8 = 60;
+
+    /// Is it an IPv6 extension header that is walked?
+    #[inline(always)]
+    pub const fn is_extension(protocol: u8) -> bool {
+        matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
+    }
 }
 
 /// Four bytes as one word in memory order: for sums and comparisons, where byte order does not matter.

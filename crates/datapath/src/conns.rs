@@ -1,16 +1,18 @@
 //! Connections as listings show them, and whether the counters agree with them.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+use xlvs_core::conn::Memory;
 use xlvs_core::conn::entry::Entry;
-use xlvs_core::conn::key::{self, Kind};
 use xlvs_core::conn::table::{SlotId, at, is_expired};
 use xlvs_core::conn::word::{Tick, Word};
+use xlvs_core::family::{self, Ends, Family};
+use xlvs_core::server::{self, Server};
 use xlvs_core::service::{BLOCK, server_in};
 use xlvs_core::state::TcpState;
-use xlvs_core::wire::ip_protocol;
+use xlvs_core::wire::{AddrV6, ip_protocol};
 use xlvs_model::view::ConnView;
 
 use crate::tables::{Buckets, Tables};
@@ -21,48 +23,74 @@ const VOID_PORT: [u8; 2] = [0xff, 0xff];
 /// Milliseconds in a tick.
 const TICK_MS: u64 = 1000 / Tick::PER_SECOND as u64;
 
-/// Shows every entry in these slots that has not expired.
+/// Shows every entry in these slots ([`Tables::slots`]) that has not expired.
 pub fn each_in(tables: &Tables, now: Tick, slots: Range<u32>, mut show: impl FnMut(ConnView)) {
-    let memory = Buckets(&tables.conns_v4);
     for slot in slots {
-        if let Some(found) = at(&memory, SlotId(slot))
-            && let Some(view) =
-                view(tables, now, found.word, found.body.key(), Entry(found.body.entry.load()))
-            && found.is_there()
-        {
-            show(view);
-        }
+        let view = match tables.family_of(slot) {
+            (false, slot) => {
+                shown::<family::V4, _, 2>(tables, now, &Buckets(&tables.conns_v4), slot, IpAddr::from)
+            }
+            (true, slot) => {
+                let address = |addr: AddrV6| IpAddr::from(addr.bytes());
+                shown::<family::V6, _, 5>(tables, now, &Buckets(&tables.conns_v6), slot, address)
+            }
+        };
+        view.into_iter().for_each(&mut show);
     }
 }
 
-fn view(tables: &Tables, now: Tick, word: Word, key: [u64; 2], entry: Entry) -> Option<ConnView> {
+fn shown<F, M, const K: usize>(
+    tables: &Tables,
+    now: Tick,
+    memory: &M,
+    slot: SlotId,
+    address: impl Fn(F::Addr) -> IpAddr,
+) -> Option<ConnView>
+where
+    F: Family<K>,
+    M: Memory<K>,
+{
+    let found = at(memory, slot)?;
+    let word = found.word;
+    let (key, entry) = (found.body.key(), Entry(found.body.entry.load()));
+    if !found.is_there() {
+        return None;
+    }
     let timeout = tables.config().timeout(word.class());
     if is_expired(word, now, timeout) {
         return None;
     }
-    let (client, client_port, vip, vport, protocol, kind) = key::parts_v4(key);
+    let Ends { from, from_port, to, to_port, protocol } = F::ends(key);
     let server = tables.servers.get(entry.server() as usize)?;
     let left = timeout.saturating_sub(now.since(word.last_seen()));
     // The kernel's way to make a template void is to give it a port that no packet can name.
-    let (vport, port) = if word.void() { (VOID_PORT, VOID_PORT) } else { (vport, entry.port()) };
+    let (to_port, port) = if word.void() { (VOID_PORT, VOID_PORT) } else { (to_port, entry.port()) };
     Some(ConnView {
         protocol,
         expires_ms: u64::from(left) * TICK_MS,
-        state: state_name(protocol, kind, word).to_owned(),
-        client: socket(client, client_port),
-        virt: socket(vip, vport),
-        dest: socket(server.addr_v4(), port),
+        state: state_name(protocol, word).to_owned(),
+        client: socket(address(from), from_port),
+        virt: socket(address(to), to_port),
+        dest: socket(server_addr(server), port),
         engine: None,
         engine_data: None,
     })
 }
 
-fn socket(addr: [u8; 4], port: [u8; 2]) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::from(addr)), u16::from_be_bytes(port))
+fn server_addr(server: &Server) -> IpAddr {
+    if server.flags() & server::flag::IPV6 != 0 {
+        server.addr().bytes().into()
+    } else {
+        server.addr_v4().into()
+    }
 }
 
-fn state_name(protocol: u8, kind: u8, word: Word) -> &'static str {
-    if kind == Kind::Template as u8 {
+fn socket(addr: IpAddr, port: [u8; 2]) -> SocketAddr {
+    SocketAddr::new(addr, u16::from_be_bytes(port))
+}
+
+fn state_name(protocol: u8, word: Word) -> &'static str {
+    if word.template() {
         return if word.state() == xlvs_core::state::template::ASSURED { "ASSURED" } else { "NONE" };
     }
     match protocol {
@@ -97,15 +125,18 @@ pub struct Discrepancy {
 /// when it stays.
 pub fn discrepancies(tables: &Tables) -> Vec<Discrepancy> {
     let mut found: HashMap<u32, Tally> = HashMap::new();
-    let memory = Buckets(&tables.conns_v4);
-    for slot in 0..tables.conns_v4.len() as u32 * 8 {
-        if let Some(entry) = at(&memory, SlotId(slot)) {
-            let tally = found.entry(Entry(entry.body.entry.load()).server()).or_default();
-            if entry.word.template() {
+    for slot in 0..tables.slots() {
+        let entry = match tables.family_of(slot) {
+            (false, slot) => at(&Buckets(&tables.conns_v4), slot).map(|e| (e.word, e.body.entry.load())),
+            (true, slot) => at(&Buckets(&tables.conns_v6), slot).map(|e| (e.word, e.body.entry.load())),
+        };
+        if let Some((word, entry)) = entry {
+            let tally = found.entry(Entry(entry).server()).or_default();
+            if word.template() {
                 tally.persistent += 1;
             } else {
                 tally.total += 1;
-                tally.active += u32::from(entry.word.active());
+                tally.active += u32::from(word.active());
             }
         }
     }

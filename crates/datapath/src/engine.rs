@@ -4,22 +4,24 @@
 //! change set is checked first and journalled, then written; writing cannot fail. Packets flow all the while, so every
 //! write order here is chosen so that a packet sees the old state or the new one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use xlvs_core::config::{FILTER_WORDS, Filter, class, filter_bit_v4, switch};
-use xlvs_core::conn::table::New;
-use xlvs_core::conn::table::{self, Probe};
+use xlvs_core::config::{FILTER_WORDS, Filter, class, filter_bit_v4, filter_bit_v6, switch};
+use xlvs_core::conn::table::{self, New, Probe, Refused};
 use xlvs_core::conn::word::{Tick, Word};
-use xlvs_core::director::service_key_v4;
+use xlvs_core::conn::{Bucket, Memory as _};
+use xlvs_core::director::service_key;
+use xlvs_core::family;
 use xlvs_core::persist;
 use xlvs_core::pressure::{self, Memory, Mode};
 use xlvs_core::sched::{self, choices};
 use xlvs_core::server::{Hop, Place, Server, flag as server_flag};
 use xlvs_core::service::{self, BLOCK, Block, NO_BLOCK, block_of, effective_lower, lane_of};
 use xlvs_core::state::TcpState;
+use xlvs_core::wire::AddrV6;
 use xlvs_model::spec::{Method, Protocol, Scheduler};
 use xlvs_model::state::Service;
 use xlvs_model::view::{ServerView, ServiceView, Stats};
@@ -468,14 +470,12 @@ impl Engine {
     }
 
     fn list_service(&self, key: &ServiceKey, id: u32) {
-        let Some(probe) = self.service_probe(key) else { return };
-        let memory = Buckets(&self.tables.services_v4);
-        if let Some(found) = table::find(&memory, &probe) {
-            found.body.entry.store(u64::from(id));
-            return;
-        }
-        let new = New { word: Word(0), entry: u64::from(id), link: 0 };
-        if let Err(why) = table::insert(&memory, &probe, &new) {
+        let listed = match self.place_of(key) {
+            Some(Listing::V4(key)) => list(&Buckets(&self.tables.services_v4), self.seed(), key, id),
+            Some(Listing::V6(key)) => list(&Buckets(&self.tables.services_v6), self.seed(), key, id),
+            None => Ok(()),
+        };
+        if let Err(why) = listed {
             tracing::error!(
                 ?key,
                 ?why,
@@ -485,33 +485,32 @@ impl Engine {
     }
 
     fn unlist_service(&self, key: &ServiceKey) {
-        let Some(probe) = self.service_probe(key) else { return };
-        if let Some(found) = table::find(&Buckets(&self.tables.services_v4), &probe) {
-            let removed = table::remove(&found);
-            debug_assert!(removed, "only the engine changes the service table");
+        match self.place_of(key) {
+            Some(Listing::V4(key)) => unlist(&Buckets(&self.tables.services_v4), self.seed(), key),
+            Some(Listing::V6(key)) => unlist(&Buckets(&self.tables.services_v6), self.seed(), key),
+            None => {}
         }
+    }
+
+    fn seed(&self) -> u64 {
+        self.tables.config().seed.load()
     }
 
     /// Removes entries of services that do not exist, and slots that a killed daemon was filling.
     fn clear_stale_services(&self) {
-        let alive: std::collections::HashSet<u64> =
+        let alive: HashSet<u64> =
             self.roster.seats().filter(|(_, s)| s.alive).map(|(_, s)| u64::from(s.id)).collect();
-        for bucket in self.tables.services_v4.iter() {
-            for (cell, body) in bucket.words.iter().zip(&bucket.bodies) {
-                let word = Word(cell.load());
-                let listed = word.is_live() && alive.contains(&body.entry.load());
-                if !word.is_empty() && !listed {
-                    cell.store(word.removed().0);
-                }
-            }
-        }
+        self.tables.services_v4.iter().for_each(|bucket| clear_stale(bucket, &alive));
+        self.tables.services_v6.iter().for_each(|bucket| clear_stale(bucket, &alive));
     }
 
-    fn service_probe(&self, key: &ServiceKey) -> Option<Probe<2>> {
-        let ServiceKey::Address { protocol, addr: IpAddr::V4(vip), port } = *key else { return None };
-        let key = service_key_v4(vip.octets(), port.to_be_bytes(), protocol as u8);
-        let buckets = self.tables.services_v4.len() as u32;
-        Some(Probe::new(key, self.tables.config().seed.load(), buckets))
+    fn place_of(&self, key: &ServiceKey) -> Option<Listing> {
+        let ServiceKey::Address { protocol, addr, port } = *key else { return None };
+        let (port, protocol) = (port.to_be_bytes(), protocol as u8);
+        Some(match addr {
+            IpAddr::V4(vip) => Listing::V4(service_key::<family::V4, 2>(vip.octets(), port, protocol)),
+            IpAddr::V6(vip) => Listing::V6(service_key::<family::V6, 5>(vip.octets().into(), port, protocol)),
+        })
     }
 
     // -------------------------------------------------------------------------------------------------- servers
@@ -686,7 +685,8 @@ impl Engine {
         config.tcp_class.iter().for_each(|c| used[c.load() as usize & 255] = true);
         used[config.udp_class.load() as usize & 255] = true;
         self.tables.services.iter().for_each(|s| used[s.persist_class.load() as usize & 255] = true);
-        for cell in self.tables.conns_v4.iter().flat_map(|b| &b.words) {
+        let words_v4 = self.tables.conns_v4.iter().flat_map(|b| &b.words);
+        for cell in words_v4.chain(self.tables.conns_v6.iter().flat_map(|b| &b.words)) {
             used[usize::from(Word(cell.load()).class())] = true;
         }
         used
@@ -876,6 +876,40 @@ impl Engine {
     }
 }
 
+/// The key under which a service is listed.
+enum Listing {
+    V4([u64; 2]),
+    V6([u64; 5]),
+}
+
+fn list<const K: usize>(memory: &Buckets<'_, K>, seed: u64, key: [u64; K], id: u32) -> Result<(), Refused> {
+    let probe = Probe::new(key, seed, memory.buckets());
+    if let Some(found) = table::find(memory, &probe) {
+        found.body.entry.store(u64::from(id));
+        return Ok(());
+    }
+    let new = New { word: Word(0), entry: u64::from(id), link: 0 };
+    table::insert(memory, &probe, &new).map(|_| ())
+}
+
+fn unlist<const K: usize>(memory: &Buckets<'_, K>, seed: u64, key: [u64; K]) {
+    let probe = Probe::new(key, seed, memory.buckets());
+    if let Some(found) = table::find(memory, &probe) {
+        let removed = table::remove(&found);
+        debug_assert!(removed, "only the engine changes the service table");
+    }
+}
+
+fn clear_stale<const K: usize>(bucket: &Bucket<K>, alive: &HashSet<u64>) {
+    for (cell, body) in bucket.words.iter().zip(&bucket.bodies) {
+        let word = Word(cell.load());
+        let listed = word.is_live() && alive.contains(&body.entry.load());
+        if !word.is_empty() && !listed {
+            cell.store(word.removed().0);
+        }
+    }
+}
+
 /// Takes a change into these books, or refuses it and changes nothing.
 fn admit(change: &Change, model: &mut Model, roster: &mut Roster) -> Result<(), Refusal> {
     supported(change)?;
@@ -942,7 +976,7 @@ fn listed(service: &Service, seat: &Seat) -> Vec<choices::Listed> {
             last_weight: lane.last_weight,
             address: match spec.key.addr {
                 IpAddr::V4(v4) => u32::from(v4),
-                IpAddr::V6(v6) => sched::fold_v6(v6.octets()),
+                IpAddr::V6(v6) => AddrV6::from_bytes(v6.octets()).folded(),
             },
             port: spec.key.port,
         })
@@ -1021,10 +1055,11 @@ impl Filters {
 }
 
 fn set_bit(words: &mut FilterWords, addr: IpAddr) {
-    if let IpAddr::V4(addr) = addr {
-        let (word, bit) = filter_bit_v4(addr.octets());
-        words[word] |= bit;
-    }
+    let (word, bit) = match addr {
+        IpAddr::V4(addr) => filter_bit_v4(addr.octets()),
+        IpAddr::V6(addr) => filter_bit_v6(addr.octets().into()),
+    };
+    words[word] |= bit;
 }
 
 fn load_filter(filter: &Filter) -> FilterWords {

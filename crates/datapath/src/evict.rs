@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use xlvs_core::conn::entry::{Entry, Link};
-use xlvs_core::conn::key;
-use xlvs_core::conn::table::{Found, LANES, SlotId, at};
+use xlvs_core::conn::table::{Found, LANES, at};
 use xlvs_core::conn::word::{Tick, Word};
+use xlvs_core::family::{self, Family, slot_in};
 use xlvs_core::pressure::{DropEntry, LOOKED_AT, Suspect};
 use xlvs_core::server::flag as server_flag;
 use xlvs_core::service::flag as service_flag;
@@ -15,8 +15,8 @@ use crate::tables::{Buckets, Tables};
 /// Entries handed over at once.
 pub const BATCH: usize = 100;
 
-/// An entry that must go, as it was seen.
-pub type Doomed = (SlotId, Word);
+/// An entry that must go: its slot, numbered as [`xlvs_core::family::slot_of`] says, and its word as it was seen.
+pub type Doomed = (u32, Word);
 
 /// Removes entries from wherever the tables live, if their words still say what they said.
 pub trait Evictor {
@@ -32,27 +32,26 @@ pub fn drop_entries(
     mut random: impl FnMut() -> u32,
     evictor: &impl Evictor,
 ) -> usize {
-    let buckets = tables.conns_v4.len() as u64;
+    let buckets = u64::from(tables.slots()) / LANES as u64;
     let mut eviction = Eviction::new(evictor);
     for _ in 0..buckets.div_ceil(u64::from(LOOKED_AT)) {
         let bucket = ((u64::from(random()) * buckets) >> 32) as u32;
-        for lane in 0..LANES {
-            eviction.look_at(tables, SlotId::new(bucket, lane), |found| {
-                drop_entry.takes(&suspect(tables, found), now)
+        for lane in 0..LANES as u32 {
+            eviction.look_at(tables, bucket * LANES as u32 + lane, |entry| {
+                drop_entry.takes(&suspect(tables, entry), now)
             });
         }
     }
     eviction.finish()
 }
 
-fn suspect(tables: &Tables, found: &Found<'_, 2>) -> Suspect {
-    let entry = Entry(found.body.entry.load());
+fn suspect(tables: &Tables, found: &Live) -> Suspect {
+    let Live { word, entry, link, protocol } = *found;
     let service = tables.servers.get(entry.server() as usize).map(|server| server.place().service);
     let service = service.and_then(|id| tables.services.get(id as usize));
-    let (.., protocol, _) = key::parts_v4(found.body.key());
     Suspect {
-        word: found.word,
-        link: Link(found.body.link.load()),
+        word,
+        link,
         protocol,
         one_packet: service.is_some_and(|service| service.has(service_flag::ONE_PACKET)),
     }
@@ -63,14 +62,33 @@ fn suspect(tables: &Tables, found: &Found<'_, 2>) -> Suspect {
 pub fn drop_of_removed_servers(tables: &Tables, slots: Range<u32>, evictor: &impl Evictor) -> usize {
     let mut eviction = Eviction::new(evictor);
     for slot in slots {
-        eviction.look_at(tables, SlotId(slot), |found| {
-            let server = tables.servers.get(Entry(found.body.entry.load()).server() as usize);
+        eviction.look_at(tables, slot, |found| {
+            let server = tables.servers.get(found.entry.server() as usize);
             let is_gone = server.is_some_and(|server| server.flags() & server_flag::AVAILABLE == 0);
-            let is_needed = found.word.template() && Link(found.body.link.load()).controlled() != 0;
+            let is_needed = found.word.template() && found.link.controlled() != 0;
             is_gone && !is_needed
         });
     }
     eviction.finish()
+}
+
+/// An entry of either family.
+struct Live {
+    word: Word,
+    entry: Entry,
+    link: Link,
+    protocol: u8,
+}
+
+impl Live {
+    fn of<const K: usize>(found: &Found<'_, K>, protocol: u8) -> Self {
+        Self {
+            word: found.word,
+            entry: Entry(found.body.entry.load()),
+            link: Link(found.body.link.load()),
+            protocol,
+        }
+    }
 }
 
 /// Collects what must go and has it removed.
@@ -85,12 +103,19 @@ impl<'e, E: Evictor> Eviction<'e, E> {
         Self { evictor, doomed: Vec::with_capacity(BATCH), removed: 0 }
     }
 
-    fn look_at(&mut self, tables: &Tables, slot: SlotId, must_go: impl FnOnce(&Found<'_, 2>) -> bool) {
-        let memory = Buckets(&tables.conns_v4);
-        if let Some(found) = at(&memory, slot)
+    fn look_at(&mut self, tables: &Tables, slot: u32, must_go: impl FnOnce(&Live) -> bool) {
+        let (is_v6, slot) = tables.family_of(slot);
+        let found = if is_v6 {
+            at(&Buckets(&tables.conns_v6), slot)
+                .map(|found| Live::of(&found, family::V6::ends(found.body.key()).protocol))
+        } else {
+            at(&Buckets(&tables.conns_v4), slot)
+                .map(|found| Live::of(&found, family::V4::ends(found.body.key()).protocol))
+        };
+        if let Some(found) = found
             && must_go(&found)
         {
-            self.doomed.push((slot, found.word));
+            self.doomed.push((slot_in(is_v6, slot), found.word));
             if self.doomed.len() == BATCH {
                 self.flush();
             }

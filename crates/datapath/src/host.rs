@@ -1,16 +1,21 @@
 //! The data plane on the host: the same core over plain memory, with a clock that the caller moves.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 
 use xlvs_core::config::Config;
 use xlvs_core::conn::word::Tick;
-use xlvs_core::env::{Env, Route, RouteV4, Step};
+use xlvs_core::env::{Env, Route, RouteQuery, Step};
+use xlvs_core::expire;
 use xlvs_core::sched::affinity::{self, Set};
 use xlvs_core::sched::choices::Choices;
 use xlvs_core::server::Server;
 use xlvs_core::service::{Block, Service};
 use xlvs_core::stats::{Counters, Stats};
+use xlvs_core::wire::AddrV6;
 
+use crate::evict::{Doomed, Evictor};
+use crate::sweep::Remover;
 use crate::tables::{Buckets, Tables};
 
 /// The surroundings of packets on one (imagined) processor of a host.
@@ -19,15 +24,18 @@ pub struct HostEnv<'t> {
     conns_v4: Buckets<'t, 2>,
     replies_v4: Buckets<'t, 2>,
     services_v4: Buckets<'t, 2>,
+    conns_v6: Buckets<'t, 5>,
+    replies_v6: Buckets<'t, 5>,
+    services_v6: Buckets<'t, 5>,
     affinity: Buckets<'t, { affinity::KEY }>,
     cpu: usize,
     now: Cell<u32>,
     ingress: Cell<u32>,
     random: Cell<u64>,
-    /// Answers of the routing table: what [`Env::route_v4`] says.
+    /// Answers of the routing table: what [`Env::route_v4`] and [`Env::route_v6`] say.
     pub route: Cell<Route>,
     /// Addresses whose neighbours were asked for.
-    pub wanted: RefCell<Vec<[u8; 4]>>,
+    pub wanted: RefCell<Vec<IpAddr>>,
 }
 
 impl<'t> HostEnv<'t> {
@@ -38,6 +46,9 @@ impl<'t> HostEnv<'t> {
             conns_v4: Buckets(&tables.conns_v4),
             replies_v4: Buckets(&tables.replies_v4),
             services_v4: Buckets(&tables.services_v4),
+            conns_v6: Buckets(&tables.conns_v6),
+            replies_v6: Buckets(&tables.replies_v6),
+            services_v6: Buckets(&tables.services_v6),
             affinity: Buckets(&tables.affinity),
             cpu,
             now: Cell::new(0),
@@ -70,12 +81,15 @@ impl<'t> HostEnv<'t> {
 }
 
 impl<'t> Env for HostEnv<'t> {
-    type TableV4 = Buckets<'t, 2>;
+    type ConnsV4 = Buckets<'t, 2>;
     type RepliesV4 = Buckets<'t, 2>;
     type ServicesV4 = Buckets<'t, 2>;
+    type ConnsV6 = Buckets<'t, 5>;
+    type RepliesV6 = Buckets<'t, 5>;
+    type ServicesV6 = Buckets<'t, 5>;
     type Affinity = Buckets<'t, { affinity::KEY }>;
 
-    fn conns_v4(&self) -> &Self::TableV4 {
+    fn conns_v4(&self) -> &Self::ConnsV4 {
         &self.conns_v4
     }
 
@@ -85,6 +99,18 @@ impl<'t> Env for HostEnv<'t> {
 
     fn services_v4(&self) -> &Self::ServicesV4 {
         &self.services_v4
+    }
+
+    fn conns_v6(&self) -> &Self::ConnsV6 {
+        &self.conns_v6
+    }
+
+    fn replies_v6(&self) -> &Self::RepliesV6 {
+        &self.replies_v6
+    }
+
+    fn services_v6(&self) -> &Self::ServicesV6 {
+        &self.services_v6
     }
 
     fn affinity(&self) -> &Self::Affinity {
@@ -141,12 +167,20 @@ impl<'t> Env for HostEnv<'t> {
         (x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
     }
 
-    fn route_v4(&self, _query: &RouteV4) -> Route {
+    fn route_v4(&self, _query: &RouteQuery<[u8; 4]>) -> Route {
+        self.route.get()
+    }
+
+    fn route_v6(&self, _query: &RouteQuery<AddrV6>) -> Route {
         self.route.get()
     }
 
     fn want_neighbour_v4(&self, addr: [u8; 4]) {
-        self.wanted.borrow_mut().push(addr);
+        self.wanted.borrow_mut().push(IpAddr::from(addr));
+    }
+
+    fn want_neighbour_v6(&self, addr: AddrV6) {
+        self.wanted.borrow_mut().push(IpAddr::from(addr.bytes()));
     }
 
     fn repeat<S: Step>(&self, n: u32, step: &mut S) {
@@ -155,5 +189,19 @@ impl<'t> Env for HostEnv<'t> {
                 break;
             }
         }
+    }
+}
+
+impl Remover for HostEnv<'_> {
+    fn remove_expired(&self, slots: &[u32]) -> usize {
+        let (config, now) = (self.tables.config(), self.now());
+        slots.iter().filter(|slot| expire::sweep_numbered(self, config, **slot, now)).count()
+    }
+}
+
+impl Evictor for HostEnv<'_> {
+    fn evict(&self, doomed: &[Doomed]) -> usize {
+        let config = self.tables.config();
+        doomed.iter().filter(|(slot, seen)| expire::evict_numbered(self, config, *slot, *seen)).count()
     }
 }

@@ -5,7 +5,9 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 
 use xlvs_core::config::Config;
-use xlvs_core::conn::{Bucket, LANES, Memory};
+use xlvs_core::conn::word::Word;
+use xlvs_core::conn::{Bucket, LANES, Memory, SlotId};
+use xlvs_core::family::slot_in;
 use xlvs_core::sched::affinity::{self, Set};
 use xlvs_core::sched::choices::Choices;
 use xlvs_core::server::Server;
@@ -75,6 +77,8 @@ pub struct Sizes {
     pub conns: u32,
     /// Buckets of the reply table.
     pub replies: u32,
+    /// Buckets of the IPv6 connection table, and of its reply table.
+    pub conns_v6: u32,
     /// Services.
     pub services: u32,
     /// Blocks of sixteen servers.
@@ -90,12 +94,13 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Sizes for this many connections at 80 % fill, services, and servers.
+    /// Sizes for this many connections at 80 % fill (a quarter as many of IPv6), services, and servers.
     pub fn for_site(conns: u32, services: u32, servers: u32, cpus: u32) -> Self {
-        let buckets = (u64::from(conns) * 10 / 8).div_ceil(LANES as u64).max(16) as u32;
+        let buckets = Self::buckets_for(conns);
         Self {
             conns: buckets,
             replies: buckets,
+            conns_v6: Self::buckets_for(conns / 4),
             services,
             blocks: services + servers.div_ceil(BLOCK as u32),
             stats: servers + 1,
@@ -105,6 +110,15 @@ impl Sizes {
             affinity: 4096,
             cpus,
         }
+    }
+
+    /// The same with room for so many IPv6 connections.
+    pub fn with_v6(self, conns: u32) -> Self {
+        Self { conns_v6: Self::buckets_for(conns), ..self }
+    }
+
+    fn buckets_for(conns: u32) -> u32 {
+        (u64::from(conns) * 10 / 8).div_ceil(LANES as u64).max(16) as u32
     }
 
     /// Buckets of the service table: a quarter full when all services exist.
@@ -129,6 +143,12 @@ pub struct Tables {
     pub replies_v4: Region<Bucket<2>>,
     /// Service ids by address.
     pub services_v4: Region<Bucket<2>>,
+    /// IPv6 connections.
+    pub conns_v6: Region<Bucket<5>>,
+    /// Backlinks of IPv6 NAT connections.
+    pub replies_v6: Region<Bucket<5>>,
+    /// IPv6 service ids by address.
+    pub services_v6: Region<Bucket<5>>,
     /// Destination caches of lblc and lblcr.
     pub affinity: Region<Bucket<{ affinity::KEY }>>,
     /// Sets of lblcr, by slot of `affinity`.
@@ -157,6 +177,9 @@ impl Tables {
             conns_v4: Region::zeroed(sizes.conns as usize),
             replies_v4: Region::zeroed(sizes.replies as usize),
             services_v4: Region::zeroed(sizes.service_buckets() as usize),
+            conns_v6: Region::zeroed(sizes.conns_v6 as usize),
+            replies_v6: Region::zeroed(sizes.conns_v6 as usize),
+            services_v6: Region::zeroed(sizes.service_buckets() as usize),
             affinity: Region::zeroed(sizes.affinity as usize),
             sets: Region::zeroed(sizes.affinity as usize * LANES),
             choices: Region::zeroed(sizes.choices as usize),
@@ -169,6 +192,29 @@ impl Tables {
         };
         tables.config[0].set_defaults(seed);
         tables
+    }
+
+    /// Slots of both connection tables, numbered one after the other: IPv4's and then IPv6's.
+    pub fn slots(&self) -> u32 {
+        ((self.conns_v4.len() + self.conns_v6.len()) * LANES) as u32
+    }
+
+    /// The word in a slot of either table, and the number by which the data plane knows the slot.
+    pub fn word(&self, slot: u32) -> Option<(Word, u32)> {
+        let (is_v6, slot) = self.family_of(slot);
+        let (bucket, lane) = (slot.bucket() as usize, slot.lane());
+        let cell = if is_v6 {
+            &self.conns_v6.get(bucket)?.words[lane]
+        } else {
+            &self.conns_v4.get(bucket)?.words[lane]
+        };
+        Some((Word(cell.load()), slot_in(is_v6, slot)))
+    }
+
+    /// Whether a slot's number is one of IPv6's, and which.
+    pub fn family_of(&self, slot: u32) -> (bool, SlotId) {
+        let v4 = (self.conns_v4.len() * LANES) as u32;
+        if slot < v4 { (false, SlotId(slot)) } else { (true, SlotId(slot - v4)) }
     }
 
     /// The configuration record.

@@ -17,8 +17,8 @@ use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp as XdpProgram};
 use aya::{Ebpf, EbpfLoader};
 use thiserror::Error;
+use xlvs_core::conn::LANES;
 use xlvs_core::conn::word::Tick;
-use xlvs_core::conn::{LANES, SlotId};
 use xlvs_core::director::Stage;
 use xlvs_core::service::BLOCK;
 
@@ -112,10 +112,14 @@ pub struct Pins {
     root: PathBuf,
 }
 
-const MAPS: [&str; 14] = [
+const MAPS: [&str; 18] = [
     "CONNS_V4",
     "REPLIES_V4",
     "SERVICES_V4",
+    "CONNS_V6",
+    "REPLIES_V6",
+    "SERVICES_V6",
+    "HANDED",
     "CONFIG",
     "SERVICES",
     "BLOCKS",
@@ -130,8 +134,16 @@ const MAPS: [&str; 14] = [
 ];
 
 /// The programs that run as long as there is a daemon, and those that run on without it.
-const PROGRAMS: [&str; 7] =
-    ["xlvs_request", "xlvs_reply", "xlvs_director", "xlvs_clock", "xlvs_sweep", "xlvs_evict", "xlvs_collect"];
+const PROGRAMS: [&str; 5] = ["xlvs_director", "xlvs_clock", "xlvs_sweep", "xlvs_evict", "xlvs_collect"];
+
+/// The programs of the stages after the first.
+const STAGES: [(Stage, &str); Stage::COUNT as usize] = [
+    (Stage::ReplyV4, "xlvs_reply_v4"),
+    (Stage::RequestV4, "xlvs_request_v4"),
+    (Stage::KnownV6, "xlvs_known_v6"),
+    (Stage::ReplyV6, "xlvs_reply_v6"),
+    (Stage::RequestV6, "xlvs_request_v6"),
+];
 
 impl Pins {
     /// Pins under this BPF file system. Mounts it when it is not there.
@@ -235,7 +247,7 @@ impl Xdp {
         fs::create_dir_all(pins.maps()).map_err(file_error(&pins.maps()))?;
         fs::create_dir_all(pins.links()).map_err(file_error(&pins.links()))?;
         let mut ebpf = load_object(&pins, &sizes)?;
-        for name in PROGRAMS {
+        for name in STAGES.map(|(_, name)| name).into_iter().chain(PROGRAMS) {
             let program = program_mut(&mut ebpf, name)?;
             program.load().map_err(|e| XdpError::Load(format!("{name}: {}", explain(&e))))?;
         }
@@ -387,10 +399,10 @@ impl Xdp {
 }
 
 impl Remover for Xdp {
-    fn remove_expired(&self, slots: &[SlotId]) -> usize {
+    fn remove_expired(&self, slots: &[u32]) -> usize {
         let mut list = Vec::with_capacity(4 + slots.len() * 4);
         list.extend((slots.len() as u32).to_le_bytes());
-        slots.iter().for_each(|s| list.extend(s.0.to_le_bytes()));
+        slots.iter().for_each(|slot| list.extend(slot.to_le_bytes()));
         // A test run wants at least an Ethernet header's worth of bytes.
         list.resize(list.len().max(64), 0);
         match self.run("xlvs_sweep", &list) {
@@ -408,7 +420,7 @@ impl Evictor for Xdp {
         let mut list = Vec::with_capacity(4 + doomed.len() * 12);
         list.extend((doomed.len() as u32).to_le_bytes());
         for (slot, seen) in doomed {
-            list.extend(slot.0.to_le_bytes());
+            list.extend(slot.to_le_bytes());
             list.extend(seen.0.to_le_bytes());
         }
         list.resize(list.len().max(64), 0);
@@ -454,6 +466,10 @@ fn load_object(pins: &Pins, sizes: &Sizes) -> Result<Ebpf, XdpError> {
         .map_max_entries("CONNS_V4", sizes.conns)
         .map_max_entries("REPLIES_V4", sizes.replies)
         .map_max_entries("SERVICES_V4", service_buckets)
+        .map_max_entries("CONNS_V6", sizes.conns_v6)
+        .map_max_entries("REPLIES_V6", sizes.conns_v6)
+        .map_max_entries("SERVICES_V6", service_buckets)
+        .map_max_entries("HANDED", sizes.cpus)
         .map_max_entries("AFFINITY", sizes.affinity)
         .map_max_entries("SETS", sizes.affinity * LANES as u32)
         .map_max_entries("CHOICES", sizes.choices)
@@ -465,6 +481,9 @@ fn load_object(pins: &Pins, sizes: &Sizes) -> Result<Ebpf, XdpError> {
         .override_global("CONNS_V4_BUCKETS", &sizes.conns, true)
         .override_global("REPLIES_V4_BUCKETS", &sizes.replies, true)
         .override_global("SERVICES_V4_BUCKETS", &service_buckets, true)
+        .override_global("CONNS_V6_BUCKETS", &sizes.conns_v6, true)
+        .override_global("REPLIES_V6_BUCKETS", &sizes.conns_v6, true)
+        .override_global("SERVICES_V6_BUCKETS", &service_buckets, true)
         .override_global("AFFINITY_BUCKETS", &sizes.affinity, true)
         .override_global("STATS_PER_CPU", &sizes.stats, true)
         .override_global("TICKS_IN_2_24_JIFFIES", &ticks, true);
@@ -487,7 +506,7 @@ fn link_stages(ebpf: &mut Ebpf) -> Result<(), XdpError> {
     let missing = || XdpError::Load("the object has no program array STAGES".to_owned());
     let mut array =
         ProgramArray::try_from(ebpf.take_map("STAGES").ok_or_else(missing)?).map_err(|_| missing())?;
-    for (stage, name) in [(Stage::Reply, "xlvs_reply"), (Stage::Request, "xlvs_request")] {
+    for (stage, name) in STAGES {
         let fd = program(ebpf, name)?.fd().and_then(|fd| Ok(fd.try_clone()?));
         let fd = fd.map_err(|e| XdpError::Load(explain(&e)))?;
         array.set(stage as u32, &fd, 0).map_err(|e| XdpError::Load(explain(&e)))?;
@@ -501,6 +520,9 @@ fn map_tables(ebpf: &mut Ebpf, sizes: Sizes) -> Result<Tables, XdpError> {
         conns_v4: region(ebpf, "CONNS_V4", sizes.conns)?,
         replies_v4: region(ebpf, "REPLIES_V4", sizes.replies)?,
         services_v4: region(ebpf, "SERVICES_V4", sizes.service_buckets())?,
+        conns_v6: region(ebpf, "CONNS_V6", sizes.conns_v6)?,
+        replies_v6: region(ebpf, "REPLIES_V6", sizes.conns_v6)?,
+        services_v6: region(ebpf, "SERVICES_V6", sizes.service_buckets())?,
         affinity: region(ebpf, "AFFINITY", sizes.affinity)?,
         sets: region(ebpf, "SETS", sizes.affinity * LANES as u32)?,
         choices: region(ebpf, "CHOICES", sizes.choices)?,

@@ -1,11 +1,10 @@
 //! What the data plane does not do yet, in one place.
 
-use xlvs_core::method::{Method, TunnelType};
 use xlvs_core::protocol::Protocol;
 
 use crate::change::Change;
 use crate::refusal::Refusal;
-use crate::spec::{Family, ServerSpec, ServiceKey, ServiceSpec};
+use crate::spec::{ServiceKey, ServiceSpec};
 
 /// Refuses, with one sentence, a change that the model knows but the data plane cannot carry out yet.
 ///
@@ -13,9 +12,10 @@ use crate::spec::{Family, ServerSpec, ServiceKey, ServiceSpec};
 pub fn supported(change: &Change) -> Result<(), Refusal> {
     match change {
         Change::AddService(spec) | Change::EditService(spec) => service(spec),
-        Change::AddServer(_, spec) | Change::EditServer(_, spec) => server(spec),
         Change::StartSync(_) => refuse("xlvs does not synchronise connections with another director yet."),
-        Change::DeleteService(_)
+        Change::AddServer(..)
+        | Change::EditServer(..)
+        | Change::DeleteService(_)
         | Change::Flush
         | Change::DeleteServer(..)
         | Change::SetTimeouts(_)
@@ -32,21 +32,8 @@ fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     match spec.key {
         ServiceKey::Mark { .. } => refuse("xlvs does not balance by firewall mark yet."),
         ServiceKey::Address { protocol: Protocol::Sctp, .. } => refuse("xlvs does not balance SCTP yet."),
-        ServiceKey::Address { .. } if spec.key.family() == Family::Inet6 => {
-            refuse("xlvs does not balance IPv6 yet.")
-        }
         ServiceKey::Address { .. } => Ok(()),
     }
-}
-
-fn server(spec: &ServerSpec) -> Result<(), Refusal> {
-    if spec.method == Method::Tunnel && spec.tunnel.kind != TunnelType::IpIp {
-        return refuse("xlvs tunnels by IP in IP only, not by GUE or GRE yet.");
-    }
-    if spec.key.family() == Family::Inet6 {
-        return refuse("xlvs does not reach real servers by IPv6 yet.");
-    }
-    Ok(())
 }
 
 fn refuse(sentence: &str) -> Result<(), Refusal> {

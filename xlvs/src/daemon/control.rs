@@ -165,7 +165,7 @@ const CONNECTIONS_AT_ONCE: u32 = 4096;
 async fn connections<W: AsyncWriteExt + Unpin>(daemon: &Daemon, out: &mut W) -> io::Result<()> {
     let now = daemon.xdp.borrow().now().map_err(io::Error::other)?;
     let tables = std::sync::Arc::clone(daemon.engine.borrow().tables());
-    let slots = tables.conns_v4.len() as u32 * 8;
+    let slots = tables.slots();
     for first in (0..slots).step_by(CONNECTIONS_AT_ONCE as usize) {
         let mut found = Vec::new();
         conns::each_in(&tables, now, first..slots.min(first + CONNECTIONS_AT_ONCE), |view| found.push(view));

@@ -35,6 +35,9 @@ pub struct Options {
     /// Connections that the table holds at 80 % fill.
     #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1000..=20_000_000))]
     pub max_conns: u32,
+    /// IPv6 connections, likewise; a quarter of the others unless told.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1000..=20_000_000))]
+    pub max_conns_v6: Option<u32>,
     /// Virtual services.
     #[arg(long, default_value_t = 1 << 14, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_services: u32,

@@ -67,7 +67,10 @@ fn earlier_state(options: &Options, pins: &Pins) -> anyhow::Result<Option<(Head,
 
 fn sizes(options: &Options, pinned: Option<Sizes>) -> Sizes {
     let cpus = possible_cpus();
-    let wanted = Sizes::for_site(options.max_conns, options.max_services, options.max_servers, cpus);
+    let mut wanted = Sizes::for_site(options.max_conns, options.max_services, options.max_servers, cpus);
+    if let Some(conns) = options.max_conns_v6 {
+        wanted = wanted.with_v6(conns);
+    }
     match pinned {
         Some(pinned) if pinned != wanted => {
             tracing::warn!(

@@ -1,6 +1,5 @@
 //! How the director is, taken from its tables.
 
-use xlvs_core::conn::LANES;
 use xlvs_core::stats::Counters;
 use xlvs_core::verdict::{DropReason, PassReason};
 use xlvs_datapath::engine::Engine;
@@ -87,7 +86,7 @@ fn connections(tables: &Tables) -> Connections {
         active,
         inactive: total.saturating_sub(active),
         persistent,
-        slots: (tables.conns_v4.len() * LANES) as u64,
+        slots: u64::from(tables.slots()),
         expired_by_packets: tables.counters.iter().map(|c| c.expired.load()).sum(),
     }
 }

@@ -1,6 +1,6 @@
 //! What must be done now and then: the end of connections, rates, the trash, interfaces that come and go.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv6Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -127,7 +127,7 @@ fn available_pages() -> u32 {
 /// Ends the connections of removed servers, as `expire_nodest_conn` wants it.
 pub async fn expire_nodest(daemon: &Daemon) {
     let tables = Arc::clone(daemon.engine.borrow().tables());
-    let slots = tables.conns_v4.len() as u32 * LANES as u32;
+    let slots = tables.slots();
     for first in (0..slots).step_by(SLICE * LANES) {
         let end = slots.min(first.saturating_add((SLICE * LANES) as u32));
         evict::drop_of_removed_servers(&tables, first..end, &*daemon.xdp.borrow());
@@ -182,8 +182,8 @@ pub async fn resolve_wanted(daemon: Rc<Daemon>) {
         let Ok(mut ready) = ring.readable_mut().await else { return std::future::pending().await };
         let mut addrs = Vec::new();
         while let Some(item) = ready.get_inner_mut().next() {
-            if let Ok(addr) = <[u8; 4]>::try_from(&item[..4.min(item.len())]) {
-                addrs.push(IpAddr::V4(Ipv4Addr::from(addr)));
+            if let Ok(addr) = <[u8; 16]>::try_from(&item[..16.min(item.len())]) {
+                addrs.push(Ipv6Addr::from(addr).to_canonical());
             }
         }
         ready.clear_ready();

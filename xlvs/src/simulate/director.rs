@@ -5,18 +5,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use xlvs_core::conn::SlotId;
 use xlvs_core::conn::word::Tick;
+use xlvs_core::director;
 use xlvs_core::env::{Env, Route};
 use xlvs_core::packet::Frame;
 use xlvs_core::pressure::DropEntry;
 use xlvs_core::verdict::Verdict;
-use xlvs_core::{director, expire};
 use xlvs_datapath::conns;
 use xlvs_datapath::engine::{ApplyError, Engine};
-use xlvs_datapath::evict::{self, Doomed, Evictor};
+use xlvs_datapath::evict;
 use xlvs_datapath::host::HostEnv;
-use xlvs_datapath::sweep::{Remover, Sweeper};
+use xlvs_datapath::sweep::Sweeper;
 use xlvs_datapath::tables::{Sizes, Tables};
 use xlvs_ipvsadm::{Applet, Backend, Session, Stopped, System, Unreachable};
 use xlvs_model::view::{ConnView, Info, ServiceView};
@@ -44,7 +43,13 @@ pub const SERVER_SIDE: u32 = 2;
 
 /// Tables for one case.
 pub fn tables() -> Arc<Tables> {
-    let sizes = Sizes { conns: BUCKETS, replies: BUCKETS, affinity: 512, ..Sizes::for_site(1, 64, 1024, 1) };
+    let sizes = Sizes {
+        conns: BUCKETS,
+        replies: BUCKETS,
+        conns_v6: BUCKETS,
+        affinity: 512,
+        ..Sizes::for_site(1, 64, 1024, 1)
+    };
     Arc::new(Tables::on_heap(sizes, 0x5eed))
 }
 
@@ -149,12 +154,11 @@ impl<'t> Director<'t> {
 
     fn second_has_passed(&mut self) {
         let second = self.ms / 1000;
-        let in_memory = InMemory(&self.env);
         if self.engine.defend(AMPLE) {
             let random = || self.env.random();
-            evict::drop_entries(self.env.tables(), &mut self.drop_entry, self.env.now(), random, &in_memory);
+            evict::drop_entries(self.env.tables(), &mut self.drop_entry, self.env.now(), random, &self.env);
         }
-        Sweeper::default().slice(self.env.tables(), self.env.now(), usize::MAX / 2, &in_memory);
+        Sweeper::default().slice(self.env.tables(), self.env.now(), usize::MAX / 2, &self.env);
         if second.is_multiple_of(ESTIMATES_S) {
             self.engine.estimate();
         }
@@ -195,23 +199,6 @@ fn source_towards(addr: IpAddr) -> IpAddr {
     }
 }
 
-/// Removes connections in the host's own memory.
-struct InMemory<'d, 't>(&'d HostEnv<'t>);
-
-impl Remover for InMemory<'_, '_> {
-    fn remove_expired(&self, slots: &[SlotId]) -> usize {
-        let (env, config) = (self.0, self.0.tables().config());
-        slots.iter().filter(|slot| expire::sweep_slot_v4(env, config, **slot, env.now())).count()
-    }
-}
-
-impl Evictor for InMemory<'_, '_> {
-    fn evict(&self, doomed: &[Doomed]) -> usize {
-        let (env, config) = (self.0, self.0.tables().config());
-        doomed.iter().filter(|(slot, seen)| expire::evict_v4(env, config, *slot, *seen)).count()
-    }
-}
-
 impl Backend for Director<'_> {
     fn open(&mut self) -> Result<(), Unreachable> {
         Ok(())
@@ -222,8 +209,8 @@ impl Backend for Director<'_> {
         self.resolve();
         self.engine.defend(AMPLE);
         if self.engine.model().tunables().is_on(Tunable::ExpireNodestConn) {
-            let slots = 0..self.env.tables().conns_v4.len() as u32 * 8;
-            evict::drop_of_removed_servers(self.env.tables(), slots, &InMemory(&self.env));
+            let slots = 0..self.env.tables().slots();
+            evict::drop_of_removed_servers(self.env.tables(), slots, &self.env);
         }
         applied.map_err(|why| match why {
             ApplyError::Refused(at, why) => Stopped::Refused { at, why },
@@ -237,7 +224,7 @@ impl Backend for Director<'_> {
 
     fn connections(&mut self, each: &mut dyn FnMut(&ConnView) -> io::Result<()>) -> io::Result<()> {
         let tables = self.env.tables();
-        let slots = 0..tables.conns_v4.len() as u32 * 8;
+        let slots = 0..tables.slots();
         let mut shown = Ok(());
         conns::each_in(tables, self.env.now(), slots, |conn| {
             if shown.is_ok() {

@@ -1,5 +1,7 @@
 //! What identifies a connection in the table: both ends as words that compare fast.
 
+use crate::wire::AddrV6;
+
 /// Words of an IPv4 key.
 pub const V4: usize = 2;
 /// Words of an IPv6 key.
@@ -36,16 +38,15 @@ pub const fn v4(
 /// The key of an IPv6 entry. Addresses and ports as on the wire.
 #[inline(always)]
 pub const fn v6(
-    from: [u8; 16],
+    from: AddrV6,
     from_port: [u8; 2],
-    to: [u8; 16],
+    to: AddrV6,
     to_port: [u8; 2],
     protocol: u8,
     kind: Kind,
 ) -> [u64; V6] {
-    let f = u128::from_ne_bytes(from);
-    let t = u128::from_ne_bytes(to);
-    [f as u64, (f >> 64) as u64, t as u64, (t >> 64) as u64, ports(from_port, to_port, protocol, kind)]
+    let ([a, b], [c, d]) = (from.0, to.0);
+    [a, b, c, d, ports(from_port, to_port, protocol, kind)]
 }
 
 #[inline(always)]
@@ -60,12 +61,30 @@ const fn ports(from: [u8; 2], to: [u8; 2], protocol: u8, kind: Kind) -> u64 {
 pub type PartsV4 = ([u8; 4], [u8; 2], [u8; 4], [u8; 2], u8, u8);
 
 /// Takes an IPv4 key apart again.
+#[inline(always)]
 pub const fn parts_v4(key: [u64; V4]) -> PartsV4 {
     let [addrs, rest] = key;
     (
         (addrs as u32).to_ne_bytes(),
         (rest as u16).to_ne_bytes(),
         ((addrs >> 32) as u32).to_ne_bytes(),
+        ((rest >> 16) as u16).to_ne_bytes(),
+        (rest >> 32) as u8,
+        (rest >> 40) as u8,
+    )
+}
+
+/// An IPv6 key's parts, likewise.
+pub type PartsV6 = (AddrV6, [u8; 2], AddrV6, [u8; 2], u8, u8);
+
+/// Takes an IPv6 key apart again.
+#[inline(always)]
+pub const fn parts_v6(key: [u64; V6]) -> PartsV6 {
+    let [a, b, c, d, rest] = key;
+    (
+        AddrV6([a, b]),
+        (rest as u16).to_ne_bytes(),
+        AddrV6([c, d]),
         ((rest >> 16) as u16).to_ne_bytes(),
         (rest >> 32) as u8,
         (rest >> 40) as u8,

@@ -145,6 +145,8 @@ pub mod packed {
 
     const EXISTS: u64 = 1 << 32;
     const FULL: u64 = 2 << 32;
+    /// What [`put`] gives when there is no room.
+    pub const NO_ROOM: u64 = FULL;
     const CONTENDED: u64 = 3 << 32;
 
     /// [`find`]: a slot, or something above 32 bits.

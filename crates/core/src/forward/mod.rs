@@ -1,21 +1,22 @@
 //! Sending a packet on: by NAT, by direct routing, or through a tunnel.
 //!
-//! Every method first asks the same things of the packet ([`prepare_v4`]: time to live, next hop, size), and then rewrites
-//! it in one go ([`send_v4`]).
+//! Every method first asks the same things of the packet ([`Family::prepare`]: time to live, next hop, size), and then
+//! rewrites it in one go.
 
-pub mod direct;
 pub mod nat;
 pub mod tunnel;
+pub mod v4;
+pub mod v6;
 
-use crate::checksum::Update;
 use crate::conn::Entry;
-use crate::env::Env;
+use crate::env::{Env, Route};
+use crate::family::{Ends, Family};
 use crate::method::Method;
 use crate::packet::Packet;
-use crate::parse::{L3, NetV4};
-use crate::server::{Hop, Server, flag};
+use crate::parse::Net;
+use crate::server::{Hop, Server};
 use crate::verdict::{DropReason, Verdict};
-use crate::wire::{Ethernet, Ipv4, ethertype};
+use crate::wire::Ethernet;
 
 /// Why a packet cannot be sent on as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +32,6 @@ pub enum Hindrance {
     Drop(DropReason),
 }
 
-impl Hindrance {
-    /// A packet is larger than the way takes. One that may be fragmented is dropped: XDP makes one packet of one.
-    #[inline(always)]
-    fn too_big(ip: &Ipv4, mtu: u16) -> Self {
-        if ip.dont_fragment() { Self::TooBig { mtu } } else { Self::Drop(DropReason::TooBig) }
-    }
-}
-
 impl From<DropReason> for Hindrance {
     #[inline(always)]
     fn from(reason: DropReason) -> Self {
@@ -46,60 +39,55 @@ impl From<DropReason> for Hindrance {
     }
 }
 
-/// What a packet must satisfy to be sent to this server by this method, and where it goes then.
-#[inline(always)]
-pub fn prepare_v4<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Hop, Hindrance> {
-    let (flags, hop) = server.hop();
-    let Some(ip) = packet.header::<Ipv4>(L3) else { return Err(DropReason::Malformed.into()) };
-    if ip.ttl <= 1 {
-        return Err(Hindrance::TtlExceeded);
-    }
-    if flags & flag::RESOLVED == 0 {
-        return Err(DropReason::Unresolved.into());
-    }
-    let overhead = if method == Method::Tunnel as u8 { Ipv4::LEN as u16 } else { 0 };
-    let room = hop.mtu.saturating_sub(overhead);
-    if ip.packet_len() > room {
-        return Err(Hindrance::too_big(ip, room));
-    }
-    Ok(hop)
-}
-
 /// Sends a prepared packet to its server as its connection says.
 #[inline(always)]
-pub fn send_v4<P: Packet, E: Env>(
+pub fn to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
     packet: &mut P,
     env: &E,
-    net: &NetV4,
+    net: &Net<F::Addr>,
     server: &Server,
     entry: Entry,
     hop: &Hop,
 ) -> Result<Verdict, DropReason> {
+    let mut ethertype = F::ETHERTYPE;
     match Method::from_u8(entry.method()) {
-        Some(Method::Direct) => direct::to_server(packet)?,
+        // Direct routing: the packet as it is, in a frame to the server.
+        Some(Method::Direct) => F::lower_ttl(packet)?,
         Some(Method::Masquerade) => {
-            nat::rewrite_v4(packet, net, nat::End::Destination, server.addr_v4(), entry.port())?;
+            F::translate(packet, net, nat::End::Destination, F::server_addr(server), entry.port())?;
         }
-        Some(Method::Tunnel) => tunnel::wrap_ipip(packet, env, server)?,
+        Some(Method::Tunnel) => ethertype = F::wrap(packet, env, net, server)?,
         _ => return Err(DropReason::Unsupported),
     }
-    address_frame(packet, hop.to, hop.from)?;
+    address_frame(packet, hop.to, hop.from, ethertype)?;
     Ok(leave_by(env, hop.ifindex))
 }
 
-/// Lowers the time to live by one and fits the header's checksum (RFC 1624).
+/// Translates a reply back and sends it to its client.
 #[inline(always)]
-fn lower_ttl(ip: &mut Ipv4, changed: Update) {
-    let old = [ip.ttl, ip.protocol];
-    ip.ttl = ip.ttl.wrapping_sub(1);
-    ip.checksum = changed.replace16(old, [ip.ttl, ip.protocol]).apply(ip.checksum);
+pub fn to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    net: &Net<F::Addr>,
+    virt: &Ends<F::Addr>,
+    route: &Route,
+) -> Result<Verdict, DropReason> {
+    let Route::Via { ifindex, from, to } = *route else { return Err(DropReason::NoRoute) };
+    F::translate(packet, net, nat::End::Source, virt.to, virt.to_port)?;
+    address_frame(packet, to, from, F::ETHERTYPE)?;
+    Ok(leave_by(env, ifindex))
 }
 
 /// Gives the frame its Ethernet header.
 #[inline(always)]
-fn address_frame<P: Packet>(packet: &mut P, to: [u8; 6], from: [u8; 6]) -> Result<(), DropReason> {
+fn address_frame<P: Packet>(
+    packet: &mut P,
+    to: [u8; 6],
+    from: [u8; 6],
+    ethertype: u16,
+) -> Result<(), DropReason> {
     let Some(eth) = packet.header_mut::<Ethernet>(0) else { return Err(DropReason::Malformed) };
-    *eth = Ethernet { dst: to, src: from, kind: ethertype::IPV4.to_be_bytes() };
+    *eth = Ethernet { dst: to, src: from, kind: ethertype.to_be_bytes() };
     Ok(())
 }
 

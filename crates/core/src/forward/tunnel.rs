@@ -1,42 +1,197 @@
-//! Tunnelling: the packet travels unchanged inside another one, addressed to the server (RFC 2003).
+//! Tunnelling: the packet travels unchanged inside another one, addressed to the server. IP in IP (RFC 2003, RFC 2473), GRE
+//! (RFC 2784) and GUE (as `fou` in Linux has it, version 0).
+//!
+//! The outer time to live is the inner one after it was lowered, DSCP is copied, and "don't fragment" too.
 
-use super::lower_ttl;
-use crate::checksum::{Update, ipv4_header_sum};
+use crate::checksum::{self, Sum, ipv4_header_sum};
 use crate::env::Env;
+use crate::method::TunnelType;
 use crate::packet::Packet;
-use crate::parse::L3;
-use crate::server::Server;
+use crate::parse::{FARTHEST_L4, L3, Word};
+use crate::server::{Server, flag};
 use crate::verdict::DropReason;
-use crate::wire::{Ipv4, ip_protocol};
+use crate::wire::{Gre, GreSum, Gue, Ipv4, Ipv6, Udp, ethertype, ip_protocol};
 
-/// Wraps the packet in an IPv4 header (ipip). The frame's header is undefined afterwards.
-///
-/// The outer time to live is the inner one after it was lowered, DSCP is copied, and "don't fragment" too.
+/// What a tunnel wants to know of the packet inside.
+#[derive(Clone, Copy, Debug)]
+pub struct Inner {
+    /// Its number as a payload of IP.
+    pub protocol: u8,
+    /// Its length.
+    pub length: u16,
+    /// Its type of service or traffic class.
+    pub class: u8,
+    /// Its time to live, lowered.
+    pub ttl: u8,
+    /// Must it not be fragmented?
+    pub dont_fragment: bool,
+    /// A number of its addresses, the same for all of a flow.
+    pub flow: u32,
+}
+
+/// How a server's packets are wrapped.
+#[derive(Clone, Copy)]
+struct Shape {
+    kind: u8,
+    summed: bool,
+    outer_v6: bool,
+}
+
+impl Shape {
+    #[inline(always)]
+    const fn of(flags: u16) -> Self {
+        Self {
+            kind: (flags >> flag::TUNNEL_TYPE & 3) as u8,
+            // A remote checksum is for what the sender left to its device, which no packet here did: then it is a whole one.
+            summed: flags >> flag::TUNNEL_CHECKSUM & 3 != 0,
+            outer_v6: flags & flag::IPV6 != 0,
+        }
+    }
+
+    #[inline(always)]
+    const fn is(self, kind: TunnelType) -> bool {
+        self.kind == kind as u8
+    }
+
+    /// Bytes between the outer IP header and the packet.
+    #[inline(always)]
+    const fn between(self) -> u16 {
+        if self.is(TunnelType::Gue) {
+            (Udp::LEN + Gue::LEN) as u16
+        } else if self.is(TunnelType::Gre) {
+            if self.summed { GreSum::LEN as u16 } else { Gre::LEN as u16 }
+        } else {
+            0
+        }
+    }
+
+    #[inline(always)]
+    const fn outer(self) -> u16 {
+        if self.outer_v6 { Ipv6::LEN as u16 } else { Ipv4::LEN as u16 }
+    }
+
+    #[inline(always)]
+    const fn protocol(self, inner: u8) -> u8 {
+        if self.is(TunnelType::Gue) {
+            ip_protocol::UDP
+        } else if self.is(TunnelType::Gre) {
+            ip_protocol::GRE
+        } else {
+            inner
+        }
+    }
+}
+
+/// Bytes that a tunnel to a server with these flags costs.
 #[inline(always)]
-pub fn wrap_ipip<P: Packet, E: Env>(packet: &mut P, env: &E, server: &Server) -> Result<(), DropReason> {
-    let Some(inner) = packet.header_mut::<Ipv4>(L3) else { return Err(DropReason::Malformed) };
-    lower_ttl(inner, Update::NONE);
-    let outer = outer_v4(env, inner, server);
-    if !packet.grow_head(Ipv4::LEN) {
+pub fn overhead(flags: u16) -> u16 {
+    let shape = Shape::of(flags);
+    shape.outer() + shape.between()
+}
+
+/// Must the whole packet be summed for it? That is not for the short way.
+#[inline(always)]
+pub fn is_summed(flags: u16) -> bool {
+    Shape::of(flags).between() != 0 && Shape::of(flags).summed
+}
+
+/// Wraps the packet; returns the frame's ethertype. Its Ethernet header is undefined afterwards.
+#[inline(always)]
+pub fn wrap<P: Packet, E: Env>(
+    packet: &mut P,
+    env: &E,
+    inner: &Inner,
+    l4: usize,
+    server: &Server,
+) -> Result<u16, DropReason> {
+    let shape = Shape::of(server.flags());
+    if shape.between() != 0 || shape.outer_v6 != (inner.protocol == ip_protocol::IPV6) {
+        return match wrap_otherwise(packet, env, inner, l4, server) {
+            NO_HEADROOM => Err(DropReason::NoHeadroom),
+            MALFORMED => Err(DropReason::Malformed),
+            ethertype => Ok(ethertype),
+        };
+    }
+    let outer = if shape.outer_v6 { Ipv6::LEN } else { Ipv4::LEN };
+    if !packet.grow_head(outer) {
         return Err(DropReason::NoHeadroom);
     }
-    let Some(place) = packet.header_mut::<Ipv4>(L3) else { return Err(DropReason::Malformed) };
-    *place = outer;
+    if shape.outer_v6 {
+        put_outer_v6(packet, inner, server, inner.protocol, inner.length)?;
+        Ok(ethertype::IPV6)
+    } else {
+        put(packet, L3, outer_v4(env, inner, server, inner.protocol, inner.length))?;
+        Ok(ethertype::IPV4)
+    }
+}
+
+const NO_HEADROOM: u16 = 0;
+const MALFORMED: u16 = 1;
+
+/// Anything but IP in IP of one family, in a function with a stack frame of its own: it would make the short way longer.
+/// Returns an ethertype, or why there is none.
+#[inline(never)]
+fn wrap_otherwise<P: Packet, E: Env>(
+    packet: &mut P,
+    env: &E,
+    inner: &Inner,
+    l4: usize,
+    server: &Server,
+) -> u16 {
+    match wrap_any(packet, env, inner, l4, server) {
+        Ok(ethertype) => ethertype,
+        Err(DropReason::NoHeadroom) => NO_HEADROOM,
+        Err(_) => MALFORMED,
+    }
+}
+
+#[inline(always)]
+fn wrap_any<P: Packet, E: Env>(
+    packet: &mut P,
+    env: &E,
+    inner: &Inner,
+    l4: usize,
+    server: &Server,
+) -> Result<u16, DropReason> {
+    let shape = Shape::of(server.flags());
+    let source_port = if shape.is(TunnelType::Gue) { source_port(packet, inner.flow, l4) } else { [0, 0] };
+    let between = shape.between();
+    if !packet.grow_head((shape.outer() + between) as usize) {
+        return Err(DropReason::NoHeadroom);
+    }
+    let payload = between.wrapping_add(inner.length);
+    let protocol = shape.protocol(inner.protocol);
+    if shape.outer_v6 {
+        put_outer_v6(packet, inner, server, protocol, payload)?;
+    } else {
+        put(packet, L3, outer_v4(env, inner, server, protocol, payload))?;
+    }
+    if shape.is(TunnelType::Gre) {
+        gre(packet, env, shape, inner)?;
+    } else if shape.is(TunnelType::Gue) {
+        gue(packet, env, shape, inner, server, source_port)?;
+    }
+    Ok(if shape.outer_v6 { ethertype::IPV6 } else { ethertype::IPV4 })
+}
+
+#[inline(always)]
+fn put<P: Packet, T: crate::wire::Header>(packet: &mut P, at: usize, header: T) -> Result<(), DropReason> {
+    let Some(place) = packet.header_mut::<T>(at) else { return Err(DropReason::Malformed) };
+    *place = header;
     Ok(())
 }
 
-/// The outer header of an IPv4 packet.
 #[inline(always)]
-fn outer_v4<E: Env>(env: &E, inner: &Ipv4, server: &Server) -> Ipv4 {
-    let dont_fragment = inner.dont_fragment();
+fn outer_v4<E: Env>(env: &E, inner: &Inner, server: &Server, protocol: u8, payload: u16) -> Ipv4 {
+    let dont_fragment = inner.dont_fragment;
     let mut outer = Ipv4 {
         version_ihl: 0x45,
-        tos: outer_tos(inner.tos),
-        total_len: inner.packet_len().wrapping_add(Ipv4::LEN as u16).to_be_bytes(),
+        tos: outer_class(inner.class),
+        total_len: (Ipv4::LEN as u16).wrapping_add(payload).to_be_bytes(),
         id: if dont_fragment { [0, 0] } else { fresh_id(env) },
         frag: if dont_fragment { Ipv4::DF.to_be_bytes() } else { [0, 0] },
         ttl: inner.ttl,
-        protocol: ip_protocol::IPIP,
+        protocol,
         checksum: [0, 0],
         src: server.source_v4(),
         dst: server.addr_v4(),
@@ -45,16 +200,105 @@ fn outer_v4<E: Env>(env: &E, inner: &Ipv4, server: &Server) -> Ipv4 {
     outer
 }
 
+#[inline(always)]
+fn put_outer_v6<P: Packet>(
+    packet: &mut P,
+    inner: &Inner,
+    server: &Server,
+    next: u8,
+    payload: u16,
+) -> Result<(), DropReason> {
+    let Some(outer) = packet.header_mut::<Ipv6>(L3) else { return Err(DropReason::Malformed) };
+    let class = outer_class(inner.class);
+    outer.fill(class, payload.to_be_bytes(), next, inner.ttl, server.source(), server.addr());
+    Ok(())
+}
+
 /// DSCP and ECN of the outer header: as inside, but "congestion experienced" goes out as ECT(0), so that what happened
 /// before the tunnel is not counted twice (RFC 3168, 9.1.1, full functionality).
 #[inline(always)]
-const fn outer_tos(inner: u8) -> u8 {
+const fn outer_class(inner: u8) -> u8 {
     if inner & 0x03 == 0x03 { inner & !0x01 } else { inner }
 }
 
+/// A fresh identification, for a packet that may be fragmented.
 #[inline(always)]
-fn fresh_id<E: Env>(env: &E) -> [u8; 2] {
+pub fn fresh_id<E: Env>(env: &E) -> [u8; 2] {
     let Some(counters) = env.counters() else { return [0, 0] };
     counters.ip_id.bump(1);
     (counters.ip_id.load() as u16).to_be_bytes()
+}
+
+/// The kernel's ephemeral ports.
+const FIRST_PORT: u32 = 32_768;
+const PORTS: u32 = 28_232;
+
+/// The outer source port: one a flow, spread over the ephemeral ports, so that a server's receive queues share the load.
+#[inline(always)]
+fn source_port<P: Packet>(packet: &P, flow: u32, l4: usize) -> [u8; 2] {
+    let ports =
+        if l4 <= FARTHEST_L4 { packet.header::<Word>(l4).map_or([0; 4], |word| word.0) } else { [0; 4] };
+    let mixed = (flow ^ u32::from_ne_bytes(ports)).wrapping_mul(0x9e37_79b1);
+    let port = FIRST_PORT + ((mixed as u64 * PORTS as u64) >> 32) as u32;
+    (port as u16).to_be_bytes()
+}
+
+#[inline(always)]
+fn gre<P: Packet, E: Env>(packet: &mut P, env: &E, shape: Shape, inner: &Inner) -> Result<(), DropReason> {
+    let kind = if inner.protocol == ip_protocol::IPIP { ethertype::IPV4 } else { ethertype::IPV6 };
+    let at = L3 + if shape.outer_v6 { Ipv6::LEN } else { Ipv4::LEN };
+    if !shape.summed {
+        return put(packet, at, Gre { flags: [0, 0], kind: kind.to_be_bytes() });
+    }
+    let mut header =
+        GreSum { flags: [0x80, 0], kind: kind.to_be_bytes(), checksum: [0, 0], reserved: [0, 0] };
+    put(packet, at, header)?;
+    let sum = sum(packet, env, at, GreSum::LEN as u16 + inner.length, Sum::ZERO)?;
+    header.checksum = sum.checksum();
+    put(packet, at, header)
+}
+
+#[inline(always)]
+fn gue<P: Packet, E: Env>(
+    packet: &mut P,
+    env: &E,
+    shape: Shape,
+    inner: &Inner,
+    server: &Server,
+    source_port: [u8; 2],
+) -> Result<(), DropReason> {
+    let length = shape.between().wrapping_add(inner.length);
+    let mut udp =
+        Udp { src: source_port, dst: server.tunnel_port(), len: length.to_be_bytes(), checksum: [0, 0] };
+    let at = L3 + if shape.outer_v6 { Ipv6::LEN } else { Ipv4::LEN };
+    put(packet, at, udp)?;
+    put(packet, at + Udp::LEN, Gue { control: 0, protocol: inner.protocol, flags: [0, 0] })?;
+    if !shape.summed {
+        return Ok(());
+    }
+    let pseudo = pseudo_header(server, shape).add16([0, ip_protocol::UDP]).add16(length.to_be_bytes());
+    udp.checksum = match sum(packet, env, at, length, pseudo)?.checksum() {
+        [0, 0] => [0xff, 0xff],
+        checksum => checksum,
+    };
+    put(packet, at, udp)
+}
+
+#[inline(always)]
+fn pseudo_header(server: &Server, shape: Shape) -> Sum {
+    if !shape.outer_v6 {
+        return Sum::ZERO.add32(server.source_v4()).add32(server.addr_v4());
+    }
+    Sum::ZERO.add_v6(server.source()).add_v6(server.addr())
+}
+
+#[inline(always)]
+fn sum<P: Packet, E: Env>(
+    packet: &mut P,
+    env: &E,
+    at: usize,
+    length: u16,
+    start: Sum,
+) -> Result<Sum, DropReason> {
+    checksum::sum_packed(packet, env, at, length as usize, start).ok_or(DropReason::Malformed)
 }

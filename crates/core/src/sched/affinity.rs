@@ -50,8 +50,8 @@ impl Member {
     #[inline(always)]
     pub fn of<E: Env>(env: &E, server: u32) -> Option<Self> {
         let port = env.block(block_of(server))?.port[lane_of(server)].load();
-        let addr = u128::from_ne_bytes(env.server(server)?.addr());
-        let folded = (addr as u64) ^ (addr >> 64) as u64;
+        let [first, second] = env.server(server)?.addr().0;
+        let folded = first ^ second;
         let stamp = (folded as u32 ^ (folded >> 32) as u32).wrapping_add(port.wrapping_mul(0x9e37_79b1));
         Some(Self(server as u64 | (stamp as u64) << 32))
     }

@@ -35,6 +35,7 @@ pub mod wrr;
 
 use crate::env::Env;
 use crate::service::{Service, flag};
+use crate::wire::AddrV6;
 
 use choices::Listed;
 
@@ -151,7 +152,7 @@ impl Scheduler {
 pub struct Question {
     /// The service's id.
     pub service: u32,
-    /// The client's address, folded to 32 bits ([`fold_v6`]), host order.
+    /// The client's address, folded to 32 bits ([`AddrV6::folded`]), host order.
     pub client: u32,
     /// The client's port, host order.
     pub client_port: u16,
@@ -176,14 +177,13 @@ impl Question {
 
     /// The same for IPv6.
     #[inline(always)]
-    pub const fn v6(service: u32, client: [u8; 16], client_port: [u8; 2], dest: [u8; 16]) -> Self {
-        let words = u128::from_ne_bytes(dest);
+    pub const fn v6(service: u32, client: AddrV6, client_port: [u8; 2], dest: AddrV6) -> Self {
         Self {
             service,
-            client: fold_v6(client),
+            client: client.folded(),
             client_port: u16::from_be_bytes(client_port),
-            dest: fold_v6(dest),
-            dest_words: [words as u64, (words >> 64) as u64],
+            dest: dest.folded(),
+            dest_words: dest.0,
         }
     }
 }
@@ -195,13 +195,6 @@ impl Question {
         let port = if service.has(flag::PORT) { self.client_port as u32 } else { 0 };
         self.client.wrapping_add(port)
     }
-}
-
-/// An IPv6 address as LVS hashes it: the XOR of its four words, in host order.
-#[inline(always)]
-pub const fn fold_v6(addr: [u8; 16]) -> u32 {
-    let words = u128::from_be_bytes(addr);
-    words as u32 ^ (words >> 32) as u32 ^ (words >> 64) as u32 ^ (words >> 96) as u32
 }
 
 /// The server for a new connection; `None` when no server is usable.

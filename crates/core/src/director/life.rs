@@ -1,0 +1,137 @@
+//! What a packet does to its connection: states, counts, statistics.
+
+use super::flow::Flow;
+use crate::config::switch;
+use crate::conn::entry::{IN_PACKETS_ENOUGH, Link};
+use crate::conn::table::{self, Change, Found};
+use crate::conn::word::Word;
+use crate::env::Env;
+use crate::family::Family;
+use crate::persist;
+use crate::server::Server;
+use crate::service::{block_of, lane_of};
+use crate::state::{self, Direction, TcpState};
+
+/// How often a transition is tried against other processors that change the same connection.
+const SWAPS: usize = 4;
+
+/// Which table judges a client's packet.
+#[inline(always)]
+pub fn request_direction(word: Word) -> Direction {
+    if word.no_output() { Direction::InputOnly } else { Direction::Input }
+}
+
+/// [`advance`] for the short way: one try. `false`: another processor was faster, and nothing happened.
+#[inline(always)]
+pub fn try_advance<F: Family<K>, E: Env, const K: usize>(
+    env: &E,
+    flow: &Flow<'_, F, K>,
+    found: &Found<'_, K>,
+    server: u32,
+    direction: Direction,
+) -> bool {
+    let next = |word| successor(flow, word, direction);
+    table::change(found, 1, next, |before, after| settle_active(env, server, before, after)) == Change::Done
+}
+
+/// Moves a connection on for a packet in this direction. `false`: its entry is gone.
+///
+/// Nothing is written when nothing changed, which is so for all but four packets a second.
+#[inline(always)]
+pub fn advance<F: Family<K>, E: Env, const K: usize>(
+    env: &E,
+    flow: &Flow<'_, F, K>,
+    found: &Found<'_, K>,
+    server: u32,
+    direction: Direction,
+) -> bool {
+    let next = |word| successor(flow, word, direction);
+    let settle = |before, after| {
+        settle_active(env, server, before, after);
+        if assures(flow, before, after)
+            && let Some(template) = Link(found.body.link.load()).template()
+        {
+            persist::assure::<F, E, K>(env, template);
+        }
+    };
+    match table::change(found, SWAPS, next, settle) {
+        Change::Done => true,
+        Change::Gone => false,
+        Change::Contended => {
+            // Somebody else's refreshment stands; only this packet's transition is lost.
+            if let Some(counters) = env.counters() {
+                counters.contended.bump(1);
+            }
+            true
+        }
+    }
+}
+
+/// The word after this packet.
+#[inline(always)]
+pub fn successor<F: Family<K>, const K: usize>(
+    flow: &Flow<'_, F, K>,
+    word: Word,
+    direction: Direction,
+) -> Word {
+    let word = if matches!(direction, Direction::Output) { word.with_no_output(false) } else { word };
+    if flow.is_tcp() {
+        let secure = flow.config.has(switch::SECURE_TCP);
+        let next = state::next_tcp(word.state(), direction, flow.transport.flags, secure);
+        word.in_state(next, flow.config.tcp_class_of(next), TcpState::is_active(next)).seen_at(flow.now)
+    } else {
+        let answered = matches!(direction, Direction::Output) || word.state() == state::udp::ANSWERED;
+        let state = if answered { state::udp::ANSWERED } else { state::udp::ASKED };
+        word.in_state(state, flow.config.udp_class.load() as u8, false).seen_at(flow.now)
+    }
+}
+
+/// Does this transition show that there is a client, and not only somebody who sends first packets?
+#[inline(always)]
+pub fn assures<F: Family<K>, const K: usize>(flow: &Flow<'_, F, K>, before: Word, after: Word) -> bool {
+    let proof = if flow.is_tcp() { TcpState::Established as u8 } else { state::udp::ANSWERED };
+    before.state() != proof && after.state() == proof
+}
+
+/// The winner of a transition moves the active count.
+#[inline(always)]
+fn settle_active<E: Env>(env: &E, server: u32, before: Word, after: Word) {
+    if before.active() != after.active()
+        && let Some(block) = env.block(block_of(server))
+    {
+        block.count_active(lane_of(server), after.active());
+    }
+}
+
+/// Counts a packet from the client, as long as anybody wants to know.
+#[inline(always)]
+pub fn count_in_packet<const K: usize>(found: &Found<'_, K>, link: Link) {
+    if link.in_packets() < IN_PACKETS_ENOUGH {
+        let _before = found.body.link.add(1);
+    }
+}
+
+/// A packet to a server.
+#[inline(always)]
+pub fn count_in<E: Env>(env: &E, server: &Server, bytes: u16) {
+    if let Some(stats) = env.stats(server.place().stats) {
+        stats.count_in(bytes);
+    }
+}
+
+/// A packet from a server.
+#[inline(always)]
+pub fn count_out<E: Env>(env: &E, server: &Server, bytes: u16) {
+    if let Some(stats) = env.stats(server.place().stats) {
+        stats.count_out(bytes);
+    }
+}
+
+/// A connection, with its first packet.
+#[inline(always)]
+pub fn count_connection<E: Env>(env: &E, server: &Server, bytes: u16) {
+    if let Some(stats) = env.stats(server.place().stats) {
+        stats.conns.bump(1);
+        stats.count_in(bytes);
+    }
+}

@@ -1,0 +1,170 @@
+//! The way of a packet: from its bytes to its verdict. `docs/packet-path.md` tells it in the same words.
+//!
+//! [`known`] takes the packets of connections that go on as before, nearly all of them, and declines everything else without
+//! having changed anything. [`reply`] takes what comes from servers, and [`request`] what is for a VIP. Each is written once for
+//! both families ([`Family`]).
+
+mod answer;
+mod connect;
+mod flow;
+mod life;
+mod reply;
+mod request;
+mod schedule;
+
+use crate::conn::key;
+use crate::env::Env;
+use crate::family::{Family, V4, V6};
+use crate::packet::Packet;
+use crate::parse;
+use crate::verdict::{PassReason, Verdict};
+use crate::wire::ethertype;
+
+use flow::{Flow, Recognised};
+
+pub use connect::service_key;
+
+/// Where a packet goes on when a stage declines it. In the kernel each stage is a program of its own: the first is small
+/// enough for the instruction cache, and each has the whole stack, of which there are 512 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stage {
+    /// [`reply`] of IPv4
+    ReplyV4 = 0,
+    /// [`request`] of IPv4
+    RequestV4 = 1,
+    /// [`known`] of IPv6
+    KnownV6 = 2,
+    /// [`reply`] of IPv6
+    ReplyV6 = 3,
+    /// [`request`] of IPv6
+    RequestV6 = 4,
+}
+
+impl Stage {
+    /// How many there are.
+    pub const COUNT: u32 = 5;
+
+    #[inline(always)]
+    const fn reply<const K: usize>() -> Self {
+        if K == key::V4 { Self::ReplyV4 } else { Self::ReplyV6 }
+    }
+
+    #[inline(always)]
+    const fn request<const K: usize>() -> Self {
+        if K == key::V4 { Self::RequestV4 } else { Self::RequestV6 }
+    }
+}
+
+/// Decides the fate of any packet, and rewrites it accordingly: all stages in their order.
+pub fn balance<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
+    let mut outcome = first(packet, env);
+    loop {
+        outcome = match outcome {
+            Ok(verdict) => return verdict,
+            Err(Stage::ReplyV4) => reply::<V4, P, E, { key::V4 }>(packet, env),
+            Err(Stage::RequestV4) => Ok(request::<V4, P, E, { key::V4 }>(packet, env)),
+            Err(Stage::KnownV6) => known::<V6, P, E, { key::V6 }>(packet, env),
+            Err(Stage::ReplyV6) => reply::<V6, P, E, { key::V6 }>(packet, env),
+            Err(Stage::RequestV6) => Ok(request::<V6, P, E, { key::V6 }>(packet, env)),
+        }
+    }
+}
+
+/// The first stage: what is IPv4 and [`known`]; what is IPv6 is the next one's.
+#[inline(always)]
+pub fn first<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stage> {
+    match parse::ethernet(packet) {
+        Ok(ethertype::IPV4) => known::<V4, P, E, { key::V4 }>(packet, env),
+        Ok(_ipv6) => Err(Stage::KnownV6),
+        Err(reason) => Ok(counted(env, Verdict::Pass(reason))),
+    }
+}
+
+/// Decides the fate of a packet whose connection goes on as before, and rewrites it accordingly. `Err`: it is not such a
+/// packet, nothing was changed or counted, and that stage must see it.
+#[inline(always)]
+pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+) -> Result<Verdict, Stage> {
+    let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
+    let net = match F::read(packet) {
+        Ok(net) => net,
+        Err(reason) => return Ok(counted(env, Verdict::Pass(reason))),
+    };
+    let who = Recognised::in_packet::<F, K>(config, &net);
+    if who.nobody() {
+        return Ok(counted(env, Verdict::Pass(PassReason::NotOurs)));
+    }
+    // A server may be a client of a VIP as well: what is no reply is looked at again as a request.
+    let stage = if who.to_vip & !who.from_server { Stage::request::<K>() } else { Stage::reply::<K>() };
+    if net.l4 != F::PLAIN_L4 {
+        // Options and extension headers are rare, and going through them takes a loop.
+        return Err(stage);
+    }
+    let mut flow = Flow::<F, K>::blank(config, env.now());
+    flow.net = net;
+    if let Err(reason) = flow.read_rest(packet) {
+        return Ok(counted(env, Verdict::Pass(reason)));
+    }
+    let verdict = if who.from_server && K == key::V4 {
+        // Of IPv6, a reply's way needs more stack than is left here.
+        reply::known(packet, env, &flow)
+    } else if who.to_vip & !who.from_server {
+        request::known(packet, env, &flow)
+    } else {
+        None
+    };
+    verdict.map(|verdict| counted(env, verdict)).ok_or(stage)
+}
+
+/// Decides the fate of a packet from a real server or a VIP, and rewrites it accordingly. `Err`: it is none of ours; nothing
+/// was changed or counted, and that stage must see it as a packet to a VIP.
+#[inline(always)]
+pub fn reply<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+) -> Result<Verdict, Stage> {
+    let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
+    let mut flow = Flow::<F, K>::blank(config, env.now());
+    let verdict = match flow.read(packet) {
+        Ok(()) => match reply::from_inside(packet, env, &flow)? {
+            Ok(verdict) => verdict,
+            Err(answer) => answer::answer(packet, env, &flow, &answer),
+        },
+        Err(reason) => Verdict::Pass(reason),
+    };
+    Ok(counted(env, verdict))
+}
+
+/// Decides the fate of a packet to a VIP, and rewrites it accordingly.
+#[inline(always)]
+pub fn request<F: Family<K>, P: Packet, E: Env, const K: usize>(packet: &mut P, env: &E) -> Verdict {
+    let Some(config) = env.config() else { return Verdict::Pass(PassReason::Unconfigured) };
+    let mut flow = Flow::<F, K>::blank(config, env.now());
+    let verdict = match flow.read(packet) {
+        Ok(()) => match request::request(packet, env, &flow) {
+            Ok(verdict) => verdict,
+            Err(answer) => answer::answer(packet, env, &flow, &answer),
+        },
+        Err(reason) => Verdict::Pass(reason),
+    };
+    counted(env, verdict)
+}
+
+#[inline(always)]
+fn counted<E: Env>(env: &E, verdict: Verdict) -> Verdict {
+    if let Some(counters) = env.counters() {
+        let cell = match verdict {
+            Verdict::Pass(reason) => counters.passes.get(reason as usize),
+            Verdict::Drop(reason) => counters.drops.get(reason as usize),
+            Verdict::Transmit { .. } | Verdict::Redirect { .. } => Some(&counters.forwarded),
+            Verdict::Answer { .. } => Some(&counters.answered),
+        };
+        if let Some(cell) = cell {
+            cell.bump(1);
+        }
+    }
+    verdict
+}

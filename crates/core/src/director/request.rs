@@ -1,0 +1,303 @@
+//! Packets to VIPs.
+
+use super::answer::{Answer, Sent, hindered};
+use super::connect::{Opening, make_room, open};
+use super::flow::Flow;
+use super::life::{advance, assures, count_in, count_in_packet, request_direction, successor, try_advance};
+use super::schedule::schedule;
+use crate::config::switch;
+use crate::conn::entry::{Entry, Link};
+use crate::conn::table::{self, Found, Glance, Memory};
+use crate::env::{Env, Step};
+use crate::expire;
+use crate::family::Family;
+use crate::forward::{self, Hindrance, tunnel};
+use crate::icmp::Complaint;
+use crate::packet::{Packet, by_reference};
+use crate::server;
+use crate::state::TcpState;
+use crate::verdict::{DropReason, PassReason, Verdict};
+
+/// How often a packet starts over because the entry that it found was taken away, or another processor was faster.
+const ATTEMPTS: u32 = 8;
+
+/// The short way of a request.
+#[inline(always)]
+pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    flow: &Flow<'_, F, K>,
+) -> Option<Verdict> {
+    if flow.looks_new() {
+        return None;
+    }
+    let memory = F::conns(env);
+    let probe = flow.probe(memory, flow.request_key());
+    let Glance::Found(found) = table::glance(memory, &probe) else { return None };
+    let entry = Entry(found.body.entry.load());
+    let server = env.server(entry.server())?;
+    let usable = server.flags() & (server::flag::AVAILABLE | server::flag::LOCAL) == server::flag::AVAILABLE;
+    if !usable || tunnel::is_summed(server.flags()) || flow.has_outlived(found.word) {
+        return None;
+    }
+    let hop = F::prepare(packet, server, entry.method()).ok()?;
+    let link = Link(found.body.link.load());
+    let direction = request_direction(found.word);
+    if link.template().is_some() && assures(flow, found.word, successor(flow, found.word, direction)) {
+        return None;
+    }
+    if !try_advance(env, flow, &found, entry.server(), direction) {
+        return None;
+    }
+    count_in_packet(&found, link);
+    count_in(env, server, flow.net.len);
+    let sent = forward::to_server::<F, P, E, K>(packet, env, &flow.net, server, entry, &hop);
+    Some(sent.unwrap_or_else(Verdict::Drop))
+}
+
+/// What was decided for a request before it is forwarded.
+pub enum Decision {
+    /// Forward it as this entry says.
+    Forward(Entry),
+    /// No usable server: the client is told.
+    NoServer,
+    /// It is dropped.
+    Drop(DropReason),
+    /// It goes to the stack.
+    Pass(PassReason),
+    /// The entry that was found is gone, or another processor made it first: look again.
+    Again,
+}
+
+/// A packet to a VIP: on its connection's way, or on that of a new connection.
+#[inline(always)]
+pub fn request<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    flow: &Flow<'_, F, K>,
+) -> Result<Verdict, Answer<F::Addr>> {
+    let mut attempts = Attempts { env, flow, decision: Packed::from(Decision::Again) };
+    env.repeat(ATTEMPTS, &mut attempts);
+    match attempts.decision.unpack() {
+        Decision::Forward(entry) => forward(packet, env, flow, entry),
+        Decision::NoServer => Err(Answer {
+            complaint: Complaint::PORT_UNREACHABLE,
+            source: flow.net.dst,
+            otherwise: DropReason::NoServer,
+        }),
+        Decision::Drop(reason) => Ok(Verdict::Drop(reason)),
+        Decision::Pass(reason) => Ok(Verdict::Pass(reason)),
+        Decision::Again => Ok(Verdict::Drop(DropReason::Contended)),
+    }
+}
+
+/// Looking for a request's entry, or making it, until that is decided.
+struct Attempts<'a, F: Family<K>, E, const K: usize> {
+    env: &'a E,
+    flow: &'a Flow<'a, F, K>,
+    decision: Packed,
+}
+
+impl<F: Family<K>, E: Env, const K: usize> Step for Attempts<'_, F, E, K> {
+    #[inline(always)]
+    fn turn(&mut self, _i: u32) -> bool {
+        let mut opening = Opening::NONE;
+        let mut packed = decide_packed(self.env, self.flow, &mut opening);
+        if packed == OPEN {
+            packed = open_packed(self.env, self.flow, &mut opening);
+        }
+        if packed == FULL {
+            let decision = if has_made_room(self.env, self.flow, &mut opening) {
+                Decision::Again
+            } else {
+                Decision::Drop(DropReason::TableFull)
+            };
+            packed = Packed::from(decision).0;
+        }
+        self.decision = Packed(packed);
+        matches!(self.decision.unpack(), Decision::Again)
+    }
+}
+
+/// What [`decide_packed`] says of a connection that is to be opened.
+const OPEN: u64 = 5 << Packed::KIND;
+
+/// What [`open_packed`] says when there is no room.
+const FULL: u64 = 6 << Packed::KIND;
+
+/// The parts of an attempt have stack frames of their own: what the one needs is not needed by the others, and 512 bytes must
+/// do for all that is. Returns a packed [`Decision`], or that the connection is to be opened.
+#[inline(never)]
+fn decide_packed<F: Family<K>, E: Env, const K: usize>(
+    env: &E,
+    flow: &Flow<'_, F, K>,
+    opening: &mut Opening,
+) -> u64 {
+    let memory = F::conns(env);
+    let probe = flow.probe(memory, flow.request_key());
+    let decision = match memory.look_up(&probe) {
+        Some(slot) => match table::hold(memory, slot, &probe) {
+            Some(found) => go_on(env, flow, found),
+            None => Decision::Again,
+        },
+        None => match schedule(env, flow) {
+            Ok(chosen) => {
+                *opening = chosen;
+                return OPEN;
+            }
+            Err(decision) => decision,
+        },
+    };
+    Packed::from(decision).0
+}
+
+/// See [`decide_packed`].
+#[inline(never)]
+fn open_packed<F: Family<K>, E: Env, const K: usize>(
+    env: &E,
+    flow: &Flow<'_, F, K>,
+    opening: &mut Opening,
+) -> u64 {
+    open(env, flow, by_reference(opening)).map_or(FULL, |decision| Packed::from(decision).0)
+}
+
+/// See [`decide_packed`].
+#[inline(never)]
+fn has_made_room<F: Family<K>, E: Env, const K: usize>(
+    env: &E,
+    flow: &Flow<'_, F, K>,
+    opening: &mut Opening,
+) -> bool {
+    make_room(env, flow, by_reference(opening))
+}
+
+/// A decision in one register, which the verifier can follow through memory. The entry's unused byte tells which.
+#[derive(Clone, Copy)]
+struct Packed(u64);
+
+impl Packed {
+    const KIND: u32 = 56;
+
+    #[inline(always)]
+    fn unpack(self) -> Decision {
+        match (self.0 >> Self::KIND) as u8 {
+            0 => Decision::Forward(Entry(self.0)),
+            1 => Decision::NoServer,
+            2 => DropReason::from_u8(self.0 as u8).map_or(Decision::Again, Decision::Drop),
+            3 => PassReason::from_u8(self.0 as u8).map_or(Decision::Again, Decision::Pass),
+            _ => Decision::Again,
+        }
+    }
+}
+
+impl From<Decision> for Packed {
+    #[inline(always)]
+    fn from(decision: Decision) -> Self {
+        let (kind, value) = match decision {
+            Decision::Forward(entry) => (0, entry.0),
+            Decision::NoServer => (1, 0),
+            Decision::Drop(reason) => (2, reason as u64),
+            Decision::Pass(reason) => (3, reason as u64),
+            Decision::Again => (4, 0),
+        };
+        Self(kind << Self::KIND | value)
+    }
+}
+
+/// A packet of a connection that has an entry.
+#[inline(always)]
+fn go_on<F: Family<K>, E: Env, const K: usize>(
+    env: &E,
+    flow: &Flow<'_, F, K>,
+    found: Found<'_, K>,
+) -> Decision {
+    let entry = Entry(found.body.entry.load());
+    let Some(server) = env.server(entry.server()) else { return Decision::Drop(DropReason::Broken) };
+    let flags = server.flags();
+    let gone = flags & server::flag::AVAILABLE == 0;
+    let retired = flow.has_outlived(found.word)
+        || (flow.looks_new() && is_to_be_rescheduled(flow, &found, flags))
+        || (gone && flow.config.has(switch::EXPIRE_NODEST_CONN));
+    if retired {
+        retire(env, flow, &found);
+        return Decision::Again;
+    }
+    if gone {
+        return Decision::Drop(DropReason::ServerGone);
+    }
+    if !advance(env, flow, &found, entry.server(), request_direction(found.word)) {
+        return Decision::Again;
+    }
+    count_in_packet(&found, Link(found.body.link.load()));
+    count_in(env, server, flow.net.len);
+    Decision::Forward(entry)
+}
+
+/// Removes an entry that has had its time; the packet then goes on as if there had been none.
+#[inline(always)]
+fn retire<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>, found: &Found<'_, K>) {
+    if expire::remove::<F, E, K>(env, flow.config, found)
+        && let Some(counters) = env.counters()
+    {
+        counters.expired.bump(1);
+    }
+}
+
+/// Does a SYN on this entry open a new connection rather than continue the old one (`conn_reuse_mode`)?
+#[inline(always)]
+fn is_to_be_rescheduled<F: Family<K>, const K: usize>(
+    flow: &Flow<'_, F, K>,
+    found: &Found<'_, K>,
+    server_flags: u16,
+) -> bool {
+    if flow.config.has(switch::EXPIRE_NODEST_CONN) && server_flags & server::flag::QUIESCED != 0 {
+        return true;
+    }
+    let mode = flow.config.reuse_mode.load();
+    if mode == 0 || Link(found.body.link.load()).template().is_some() {
+        return false;
+    }
+    let state = found.word.state();
+    state == TcpState::TimeWait as u8
+        || state == TcpState::Close as u8
+        || (mode & 2 != 0 && state == TcpState::FinWait as u8 && found.word.no_output())
+}
+
+/// Sends a request to its server by the connection's method.
+#[inline(always)]
+fn forward<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    flow: &Flow<'_, F, K>,
+    entry: Entry,
+) -> Result<Verdict, Answer<F::Addr>> {
+    let sent = Sent::unpack(send_packed(packet, env, flow, entry));
+    sent.or_else(|hindrance| hindered(hindrance, flow.net.dst))
+}
+
+/// The sending itself, in a function with a stack frame of its own: what it needs is not needed while a server is chosen,
+/// and 512 bytes (on Linux 6.1 rounded up call by call) must do for all that is. Returns a packed [`Sent`].
+#[inline(never)]
+fn send_packed<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    flow: &Flow<'_, F, K>,
+    entry: Entry,
+) -> u64 {
+    Sent::pack(send(packet, env, flow, entry))
+}
+
+#[inline(always)]
+fn send<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    flow: &Flow<'_, F, K>,
+    entry: Entry,
+) -> Result<Verdict, Hindrance> {
+    let Some(server) = env.server(entry.server()) else { return Err(DropReason::Broken.into()) };
+    if server.flags() & server::flag::LOCAL != 0 {
+        return Ok(Verdict::Pass(PassReason::Local));
+    }
+    let hop = F::prepare(packet, server, entry.method())?;
+    Ok(forward::to_server::<F, P, E, K>(packet, env, &flow.net, server, entry, &hop)?)
+}

@@ -1,0 +1,450 @@
+//! What differs between IPv4 and IPv6 on the way of a packet: the size of addresses and keys, the tables, the header.
+//!
+//! The way itself ([`crate::director`]) is written once, for any [`Family`]. `K` is the number of words in a key.
+
+use crate::config::Filter;
+use crate::conn::key::{self, Kind};
+use crate::conn::table::{Memory, SlotId};
+use crate::env::{Env, Route, RouteQuery};
+use crate::forward::nat::End;
+use crate::forward::{Hindrance, v4, v6};
+use crate::icmp::{self, Complaint};
+use crate::packet::Packet;
+use crate::parse::{self, Net};
+use crate::persist::{Asked, Outcome};
+use crate::sched::Question;
+use crate::server::{Hop, Server};
+use crate::verdict::{DropReason, PassReason};
+use crate::wire::{AddrV6, ethertype};
+
+/// See the module.
+pub trait Family<const K: usize>: Sized {
+    /// An address, as on the wire.
+    type Addr: Copy + PartialEq;
+    /// The connection table.
+    type Conns<E: Env>: Memory<K>;
+    /// The reply table.
+    type Replies<E: Env>: Memory<K>;
+    /// The service table.
+    type Services<E: Env>: Memory<K>;
+    /// An address before one was read.
+    const NOWHERE: Self::Addr;
+    /// The family's number in Ethernet.
+    const ETHERTYPE: u16;
+    /// Where the transport header is when nothing is between.
+    const PLAIN_L4: usize;
+
+    /// Connections by client tuple.
+    fn conns<E: Env>(env: &E) -> &Self::Conns<E>;
+    /// Backlinks of NAT connections.
+    fn replies<E: Env>(env: &E) -> &Self::Replies<E>;
+    /// Services by address.
+    fn services<E: Env>(env: &E) -> &Self::Services<E>;
+    /// The key of an entry.
+    fn key(ends: &Ends<Self::Addr>, kind: Kind) -> [u64; K];
+    /// A key's parts again.
+    fn ends(key: [u64; K]) -> Ends<Self::Addr>;
+    /// The address under a netmask as [`crate::service::Service::persist_mask`] has it.
+    fn masked(addr: Self::Addr, mask: u32) -> Self::Addr;
+    /// A mark in the place of an address, as the templates of mark services have it.
+    fn mark(mark: u32) -> Self::Addr;
+    /// May this address be in the set?
+    fn is_in(filter: &Filter, addr: Self::Addr) -> bool;
+    /// What a scheduler is asked.
+    fn question(service: u32, client: Self::Addr, port: [u8; 2], dest: Self::Addr) -> Question;
+    /// A server's address.
+    fn server_addr(server: &Server) -> Self::Addr;
+    /// The director's address towards a server.
+    fn server_source(server: &Server) -> Self::Addr;
+    /// Does [`crate::persist::find`]; in the kernel in a function that is verified by itself.
+    fn find_template<E: Env>(env: &E, asked: &Asked<Self::Addr>) -> Outcome;
+
+    /// Reads the network header.
+    fn read<P: Packet>(packet: &P) -> Result<Net<Self::Addr>, PassReason>;
+    /// Is the network header's checksum right, where there is one?
+    fn is_whole<P: Packet>(packet: &P, net: &Net<Self::Addr>) -> bool;
+    /// What a packet must satisfy to be sent to this server by this method, and where it goes then.
+    fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Hop, Hindrance>;
+    /// The same for the way to a client.
+    fn route<P: Packet, E: Env>(
+        packet: &P,
+        env: &E,
+        net: &Net<Self::Addr>,
+        source: Self::Addr,
+    ) -> Result<Route, Hindrance>;
+    /// Has the daemon look for the next hop towards this address.
+    fn want_neighbour<E: Env>(env: &E, addr: Self::Addr);
+    /// Lowers the time to live.
+    fn lower_ttl<P: Packet>(packet: &mut P) -> Result<(), DropReason>;
+    /// Gives the packet another address and port at one end, and lowers the time to live.
+    fn translate<P: Packet>(
+        packet: &mut P,
+        net: &Net<Self::Addr>,
+        end: End,
+        addr: Self::Addr,
+        port: [u8; 2],
+    ) -> Result<(), DropReason>;
+    /// Wraps the packet for the tunnel to a server; returns the frame's new ethertype.
+    fn wrap<P: Packet, E: Env>(
+        packet: &mut P,
+        env: &E,
+        net: &Net<Self::Addr>,
+        server: &Server,
+    ) -> Result<u16, DropReason>;
+    /// Turns the packet into an ICMP error about it, from this address.
+    fn answer<P: Packet, E: Env>(
+        packet: &mut P,
+        env: &E,
+        complaint: Complaint,
+        source: Self::Addr,
+        length: u16,
+    ) -> Option<()>;
+}
+
+/// The two ends of a connection and its protocol. Addresses and ports as on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Ends<A> {
+    /// The client.
+    pub from: A,
+    /// The other end.
+    pub to: A,
+    /// The client's port.
+    pub from_port: [u8; 2],
+    /// The other end's.
+    pub to_port: [u8; 2],
+    /// IP protocol.
+    pub protocol: u8,
+}
+
+/// A slot of either family's connection table, in a number: the highest bit tells IPv6.
+#[inline(always)]
+pub const fn slot_in(is_v6: bool, slot: SlotId) -> u32 {
+    slot.0 | (is_v6 as u32) << 31
+}
+
+/// What a number means: whether the slot is IPv6's, and which.
+#[inline(always)]
+pub const fn slot_of(number: u32) -> (bool, SlotId) {
+    (number >> 31 != 0, SlotId(number & (u32::MAX >> 1)))
+}
+
+/// IPv4.
+pub struct V4;
+/// IPv6.
+pub struct V6;
+
+impl Family<{ key::V4 }> for V4 {
+    type Addr = [u8; 4];
+    type Conns<E: Env> = E::ConnsV4;
+    type Replies<E: Env> = E::RepliesV4;
+    type Services<E: Env> = E::ServicesV4;
+    const NOWHERE: [u8; 4] = [0; 4];
+    const ETHERTYPE: u16 = ethertype::IPV4;
+    const PLAIN_L4: usize = parse::L3 + crate::wire::Ipv4::LEN;
+
+    #[inline(always)]
+    fn conns<E: Env>(env: &E) -> &E::ConnsV4 {
+        env.conns_v4()
+    }
+
+    #[inline(always)]
+    fn replies<E: Env>(env: &E) -> &E::RepliesV4 {
+        env.replies_v4()
+    }
+
+    #[inline(always)]
+    fn services<E: Env>(env: &E) -> &E::ServicesV4 {
+        env.services_v4()
+    }
+
+    #[inline(always)]
+    fn key(ends: &Ends<[u8; 4]>, kind: Kind) -> [u64; key::V4] {
+        key::v4(ends.from, ends.from_port, ends.to, ends.to_port, ends.protocol, kind)
+    }
+
+    #[inline(always)]
+    fn ends(key: [u64; key::V4]) -> Ends<[u8; 4]> {
+        let (from, from_port, to, to_port, protocol, _) = key::parts_v4(key);
+        Ends { from, from_port, to, to_port, protocol }
+    }
+
+    #[inline(always)]
+    fn masked(addr: [u8; 4], mask: u32) -> [u8; 4] {
+        (u32::from_ne_bytes(addr) & mask).to_ne_bytes()
+    }
+
+    #[inline(always)]
+    fn mark(mark: u32) -> [u8; 4] {
+        mark.to_be_bytes()
+    }
+
+    #[inline(always)]
+    fn is_in(filter: &Filter, addr: [u8; 4]) -> bool {
+        filter.may_hold_v4(addr)
+    }
+
+    #[inline(always)]
+    fn question(service: u32, client: [u8; 4], port: [u8; 2], dest: [u8; 4]) -> Question {
+        Question::v4(service, client, port, dest)
+    }
+
+    #[inline(always)]
+    fn server_addr(server: &Server) -> [u8; 4] {
+        server.addr_v4()
+    }
+
+    #[inline(always)]
+    fn server_source(server: &Server) -> [u8; 4] {
+        server.source_v4()
+    }
+
+    #[inline(always)]
+    fn find_template<E: Env>(env: &E, asked: &Asked<[u8; 4]>) -> Outcome {
+        env.find_template_v4(asked)
+    }
+
+    #[inline(always)]
+    fn read<P: Packet>(packet: &P) -> Result<Net<[u8; 4]>, PassReason> {
+        parse::network_v4(packet)
+    }
+
+    #[inline(always)]
+    fn is_whole<P: Packet>(packet: &P, net: &Net<[u8; 4]>) -> bool {
+        parse::checksum_holds_v4(packet, net)
+    }
+
+    #[inline(always)]
+    fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Hop, Hindrance> {
+        v4::prepare(packet, server, method)
+    }
+
+    #[inline(always)]
+    fn route<P: Packet, E: Env>(
+        packet: &P,
+        env: &E,
+        net: &Net<[u8; 4]>,
+        source: [u8; 4],
+    ) -> Result<Route, Hindrance> {
+        v4::route(packet, net, |tos| {
+            env.route_v4(&RouteQuery { src: source, dst: net.dst, protocol: net.protocol, tos, len: net.len })
+        })
+    }
+
+    #[inline(always)]
+    fn want_neighbour<E: Env>(env: &E, addr: [u8; 4]) {
+        env.want_neighbour_v4(addr);
+    }
+
+    #[inline(always)]
+    fn lower_ttl<P: Packet>(packet: &mut P) -> Result<(), DropReason> {
+        v4::lower_ttl(packet)
+    }
+
+    #[inline(always)]
+    fn translate<P: Packet>(
+        packet: &mut P,
+        net: &Net<[u8; 4]>,
+        end: End,
+        addr: [u8; 4],
+        port: [u8; 2],
+    ) -> Result<(), DropReason> {
+        v4::translate(packet, net, end, addr, port)
+    }
+
+    #[inline(always)]
+    fn wrap<P: Packet, E: Env>(
+        packet: &mut P,
+        env: &E,
+        net: &Net<[u8; 4]>,
+        server: &Server,
+    ) -> Result<u16, DropReason> {
+        v4::wrap(packet, env, net, server)
+    }
+
+    #[inline(always)]
+    fn answer<P: Packet, E: Env>(
+        packet: &mut P,
+        env: &E,
+        complaint: Complaint,
+        source: [u8; 4],
+        length: u16,
+    ) -> Option<()> {
+        icmp::v4::answer(packet, env, complaint, source, length)
+    }
+}
+
+impl Family<{ key::V6 }> for V6 {
+    type Addr = AddrV6;
+    type Conns<E: Env> = E::ConnsV6;
+    type Replies<E: Env> = E::RepliesV6;
+    type Services<E: Env> = E::ServicesV6;
+    const NOWHERE: AddrV6 = AddrV6([0; 2]);
+    const ETHERTYPE: u16 = ethertype::IPV6;
+    const PLAIN_L4: usize = parse::L3 + crate::wire::Ipv6::LEN;
+
+    #[inline(always)]
+    fn conns<E: Env>(env: &E) -> &E::ConnsV6 {
+        env.conns_v6()
+    }
+
+    #[inline(always)]
+    fn replies<E: Env>(env: &E) -> &E::RepliesV6 {
+        env.replies_v6()
+    }
+
+    #[inline(always)]
+    fn services<E: Env>(env: &E) -> &E::ServicesV6 {
+        env.services_v6()
+    }
+
+    #[inline(always)]
+    fn key(ends: &Ends<AddrV6>, kind: Kind) -> [u64; key::V6] {
+        key::v6(ends.from, ends.from_port, ends.to, ends.to_port, ends.protocol, kind)
+    }
+
+    #[inline(always)]
+    fn ends(key: [u64; key::V6]) -> Ends<AddrV6> {
+        let (from, from_port, to, to_port, protocol, _) = key::parts_v6(key);
+        Ends { from, from_port, to, to_port, protocol }
+    }
+
+    /// The mask is a prefix length.
+    #[inline(always)]
+    fn masked(addr: AddrV6, mask: u32) -> AddrV6 {
+        let [first, second] = addr.0;
+        if mask >= 64 {
+            AddrV6([first, second & high_bits(mask - 64).to_be()])
+        } else {
+            AddrV6([first & high_bits(mask).to_be(), 0])
+        }
+    }
+
+    /// The kernel writes the mark into the first word.
+    #[inline(always)]
+    fn mark(mark: u32) -> AddrV6 {
+        AddrV6([((mark as u64) << 32).to_be(), 0])
+    }
+
+    #[inline(always)]
+    fn is_in(filter: &Filter, addr: AddrV6) -> bool {
+        filter.may_hold_v6(addr)
+    }
+
+    #[inline(always)]
+    fn question(service: u32, client: AddrV6, port: [u8; 2], dest: AddrV6) -> Question {
+        Question::v6(service, client, port, dest)
+    }
+
+    #[inline(always)]
+    fn server_addr(server: &Server) -> AddrV6 {
+        server.addr()
+    }
+
+    #[inline(always)]
+    fn server_source(server: &Server) -> AddrV6 {
+        server.source()
+    }
+
+    #[inline(always)]
+    fn find_template<E: Env>(env: &E, asked: &Asked<AddrV6>) -> Outcome {
+        env.find_template_v6(asked)
+    }
+
+    #[inline(always)]
+    fn read<P: Packet>(packet: &P) -> Result<Net<AddrV6>, PassReason> {
+        parse::network_v6(packet)
+    }
+
+    /// IPv6 has none.
+    #[inline(always)]
+    fn is_whole<P: Packet>(_packet: &P, _net: &Net<AddrV6>) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Hop, Hindrance> {
+        v6::prepare(packet, server, method)
+    }
+
+    #[inline(always)]
+    fn route<P: Packet, E: Env>(
+        packet: &P,
+        env: &E,
+        net: &Net<AddrV6>,
+        source: AddrV6,
+    ) -> Result<Route, Hindrance> {
+        v6::route(packet, |tos| {
+            env.route_v6(&RouteQuery { src: source, dst: net.dst, protocol: net.protocol, tos, len: net.len })
+        })
+    }
+
+    #[inline(always)]
+    fn want_neighbour<E: Env>(env: &E, addr: AddrV6) {
+        env.want_neighbour_v6(addr);
+    }
+
+    #[inline(always)]
+    fn lower_ttl<P: Packet>(packet: &mut P) -> Result<(), DropReason> {
+        v6::lower_ttl(packet)
+    }
+
+    #[inline(always)]
+    fn translate<P: Packet>(
+        packet: &mut P,
+        net: &Net<AddrV6>,
+        end: End,
+        addr: AddrV6,
+        port: [u8; 2],
+    ) -> Result<(), DropReason> {
+        v6::translate(packet, net, end, addr, port)
+    }
+
+    #[inline(always)]
+    fn wrap<P: Packet, E: Env>(
+        packet: &mut P,
+        env: &E,
+        net: &Net<AddrV6>,
+        server: &Server,
+    ) -> Result<u16, DropReason> {
+        v6::wrap(packet, env, net, server)
+    }
+
+    #[inline(always)]
+    fn answer<P: Packet, E: Env>(
+        packet: &mut P,
+        env: &E,
+        complaint: Complaint,
+        source: AddrV6,
+        length: u16,
+    ) -> Option<()> {
+        icmp::v6::answer(packet, env, complaint, source, length)
+    }
+}
+
+/// So many of the highest bits, 0 to 64.
+#[inline(always)]
+const fn high_bits(n: u32) -> u64 {
+    if n == 0 { 0 } else { u64::MAX << ((64 - n) & 63) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_cut_anywhere() {
+        let addr = AddrV6::from_bytes([0xff; 16]);
+        for (mask, expected) in [
+            (128, "ffffffffffffffffffffffffffffffff"),
+            (126, "fffffffffffffffffffffffffffffffc"),
+            (64, "ffffffffffffffff0000000000000000"),
+            (65, "ffffffffffffffff8000000000000000"),
+            (63, "fffffffffffffffe0000000000000000"),
+            (1, "80000000000000000000000000000000"),
+        ] {
+            let masked = <V6 as Family<{ key::V6 }>>::masked(addr, mask);
+            assert_eq!(format!("{:032x}", u128::from_be_bytes(masked.bytes())), expected, "{mask}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What sending does to an IPv4 packet.
+
+use super::Hindrance;
+use super::nat::{End, translate_port};
+use super::tunnel::{self, Inner};
+use crate::checksum::Update;
+use crate::env::{Env, Route};
+use crate::method::Method;
+use crate::packet::Packet;
+use crate::parse::{L3, Net};
+use crate::server::{Hop, Server, flag};
+use crate::unaligned::{load32, store32};
+use crate::verdict::DropReason;
+use crate::wire::{Ipv4, ip_protocol};
+
+/// See [`crate::family::Family::prepare`].
+#[inline(always)]
+pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Hop, Hindrance> {
+    let (flags, hop) = server.hop();
+    let Some(ip) = packet.header::<Ipv4>(L3) else { return Err(DropReason::Malformed.into()) };
+    if ip.ttl <= 1 {
+        return Err(Hindrance::TtlExceeded);
+    }
+    if flags & flag::RESOLVED == 0 {
+        return Err(DropReason::Unresolved.into());
+    }
+    let overhead = if method == Method::Tunnel as u8 { tunnel::overhead(flags) } else { 0 };
+    let room = hop.mtu.saturating_sub(overhead);
+    if ip.packet_len() > room {
+        return Err(too_big(ip, room));
+    }
+    Ok(hop)
+}
+
+/// A packet is larger than the way takes. One that may be fragmented is dropped: XDP makes one packet of one.
+#[inline(always)]
+fn too_big(ip: &Ipv4, mtu: u16) -> Hindrance {
+    if ip.dont_fragment() { Hindrance::TooBig { mtu } } else { Hindrance::Drop(DropReason::TooBig) }
+}
+
+/// See [`crate::family::Family::route`]; `look_up` is given the type of service.
+#[inline(always)]
+pub fn route<P: Packet>(
+    packet: &P,
+    _net: &Net<[u8; 4]>,
+    look_up: impl FnOnce(u8) -> Route,
+) -> Result<Route, Hindrance> {
+    let Some(ip) = packet.header::<Ipv4>(L3) else { return Err(DropReason::Malformed.into()) };
+    if ip.ttl <= 1 {
+        return Err(Hindrance::TtlExceeded);
+    }
+    match look_up(ip.tos) {
+        Route::TooBig { mtu } => Err(too_big(ip, mtu)),
+        Route::None => Err(DropReason::NoRoute.into()),
+        route => Ok(route),
+    }
+}
+
+/// Lowers the time to live of a packet that is not changed otherwise.
+#[inline(always)]
+pub fn lower_ttl<P: Packet>(packet: &mut P) -> Result<(), DropReason> {
+    let Some(ip) = packet.header_mut::<Ipv4>(L3) else { return Err(DropReason::Malformed) };
+    lower(ip, Update::NONE);
+    Ok(())
+}
+
+/// Lowers the time to live by one and fits the header's checksum (RFC 1624).
+#[inline(always)]
+fn lower(ip: &mut Ipv4, changed: Update) {
+    let old = [ip.ttl, ip.protocol];
+    ip.ttl = ip.ttl.wrapping_sub(1);
+    ip.checksum = changed.replace16(old, [ip.ttl, ip.protocol]).apply(ip.checksum);
+}
+
+/// See [`crate::family::Family::translate`].
+#[inline(always)]
+pub fn translate<P: Packet>(
+    packet: &mut P,
+    net: &Net<[u8; 4]>,
+    end: End,
+    addr: [u8; 4],
+    port: [u8; 2],
+) -> Result<(), DropReason> {
+    let Some(ip) = packet.header_mut::<Ipv4>(L3) else { return Err(DropReason::Malformed) };
+    let place = match end {
+        End::Destination => &mut ip.dst,
+        End::Source => &mut ip.src,
+    };
+    let changed = Update::NONE.replace32(load32(place).to_ne_bytes(), addr);
+    store32(place, u32::from_ne_bytes(addr));
+    lower(ip, changed);
+    translate_port(packet, net.l4, net.protocol, end, port, changed)
+}
+
+/// See [`crate::family::Family::wrap`].
+#[inline(always)]
+pub fn wrap<P: Packet, E: Env>(
+    packet: &mut P,
+    env: &E,
+    net: &Net<[u8; 4]>,
+    server: &Server,
+) -> Result<u16, DropReason> {
+    let Some(ip) = packet.header_mut::<Ipv4>(L3) else { return Err(DropReason::Malformed) };
+    lower(ip, Update::NONE);
+    let inner = Inner {
+        protocol: ip_protocol::IPIP,
+        length: ip.packet_len(),
+        class: ip.tos,
+        ttl: ip.ttl,
+        dont_fragment: ip.dont_fragment(),
+        flow: u32::from_ne_bytes(net.src) ^ u32::from_ne_bytes(net.dst).rotate_left(7),
+    };
+    tunnel::wrap(packet, env, &inner, net.l4, server)
+}

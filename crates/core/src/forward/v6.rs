@@ -1,0 +1,106 @@
+//! What sending does to an IPv6 packet.
+
+use super::Hindrance;
+use super::nat::{End, translate_port};
+use super::tunnel::{self, Inner};
+use crate::checksum::Update;
+use crate::env::{Env, Route};
+use crate::method::Method;
+use crate::packet::Packet;
+use crate::parse::{L3, Net};
+use crate::server::{Hop, Server, flag};
+use crate::verdict::DropReason;
+use crate::wire::{AddrV6, Ipv6, ip_protocol};
+
+/// See [`crate::family::Family::prepare`]. IPv6 packets are never fragmented on their way.
+#[inline(always)]
+pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Hop, Hindrance> {
+    let (flags, hop) = server.hop();
+    let Some(ip) = packet.header::<Ipv6>(L3) else { return Err(DropReason::Malformed.into()) };
+    if ip.hop_limit <= 1 {
+        return Err(Hindrance::TtlExceeded);
+    }
+    if flags & flag::RESOLVED == 0 {
+        return Err(DropReason::Unresolved.into());
+    }
+    let overhead = if method == Method::Tunnel as u8 { tunnel::overhead(flags) } else { 0 };
+    let room = hop.mtu.saturating_sub(overhead);
+    if ip.packet_len() > room {
+        return Err(Hindrance::TooBig { mtu: room });
+    }
+    Ok(hop)
+}
+
+/// See [`crate::family::Family::route`]; `look_up` is given the traffic class.
+#[inline(always)]
+pub fn route<P: Packet>(packet: &P, look_up: impl FnOnce(u8) -> Route) -> Result<Route, Hindrance> {
+    let Some(ip) = packet.header::<Ipv6>(L3) else { return Err(DropReason::Malformed.into()) };
+    if ip.hop_limit <= 1 {
+        return Err(Hindrance::TtlExceeded);
+    }
+    match look_up(ip.class()) {
+        Route::TooBig { mtu } => Err(Hindrance::TooBig { mtu }),
+        Route::None => Err(DropReason::NoRoute.into()),
+        route => Ok(route),
+    }
+}
+
+/// Lowers the hop limit.
+#[inline(always)]
+pub fn lower_ttl<P: Packet>(packet: &mut P) -> Result<(), DropReason> {
+    let Some(ip) = packet.header_mut::<Ipv6>(L3) else { return Err(DropReason::Malformed) };
+    ip.hop_limit = ip.hop_limit.wrapping_sub(1);
+    Ok(())
+}
+
+/// See [`crate::family::Family::translate`].
+#[inline(always)]
+pub fn translate<P: Packet>(
+    packet: &mut P,
+    net: &Net<AddrV6>,
+    end: End,
+    addr: AddrV6,
+    port: [u8; 2],
+) -> Result<(), DropReason> {
+    let Some(ip) = packet.header_mut::<Ipv6>(L3) else { return Err(DropReason::Malformed) };
+    ip.hop_limit = ip.hop_limit.wrapping_sub(1);
+    let place = match end {
+        End::Destination => &mut ip.dst,
+        End::Source => &mut ip.src,
+    };
+    let changed = replaced(place.get(), addr);
+    place.set(addr);
+    translate_port(packet, net.l4, net.protocol, end, port, changed)
+}
+
+/// What a new address changes in the pseudo header's sum.
+#[inline(always)]
+fn replaced(old: AddrV6, new: AddrV6) -> Update {
+    let (old, new) = (old.words(), new.words());
+    let mut changed = Update::NONE;
+    for i in 0..4 {
+        changed = changed.replace32(old[i].to_ne_bytes(), new[i].to_ne_bytes());
+    }
+    changed
+}
+
+/// See [`crate::family::Family::wrap`].
+#[inline(always)]
+pub fn wrap<P: Packet, E: Env>(
+    packet: &mut P,
+    env: &E,
+    net: &Net<AddrV6>,
+    server: &Server,
+) -> Result<u16, DropReason> {
+    let Some(ip) = packet.header_mut::<Ipv6>(L3) else { return Err(DropReason::Malformed) };
+    ip.hop_limit = ip.hop_limit.wrapping_sub(1);
+    let inner = Inner {
+        protocol: ip_protocol::IPV6,
+        length: ip.packet_len(),
+        class: ip.class(),
+        ttl: ip.hop_limit,
+        dont_fragment: false,
+        flow: net.src.folded() ^ net.dst.folded().rotate_left(7),
+    };
+    tunnel::wrap(packet, env, &inner, net.l4, server)
+}

@@ -1,0 +1,52 @@
+//! Header fields in one instruction.
+//!
+//! For the eBPF target, rustc makes of an access at alignment 1 one of single bytes, with shifts between them and a good part
+//! of the stack for what is not shifted yet. The verifier allows packets to be read and written at any alignment on
+//! machines that can do it (x86-64, arm64; not so the stack), so the instructions are written out here.
+
+macro_rules! access {
+    ($load:ident, $store:ident, $bytes:literal, $int:ty, $load_instruction:literal, $store_instruction:literal) => {
+        /// Loads a field as a number in the machine's byte order.
+        #[inline(always)]
+        pub fn $load(field: &[u8; $bytes]) -> $int {
+            #[cfg(target_arch = "bpf")]
+            {
+                let value: u64;
+                // SAFETY: reads the field's bytes and nothing else.
+                unsafe {
+                    core::arch::asm!(
+                        $load_instruction,
+                        value = out(reg) value,
+                        field = in(reg) field.as_ptr(),
+                        options(pure, readonly, nostack, preserves_flags)
+                    )
+                };
+                value as $int
+            }
+            #[cfg(not(target_arch = "bpf"))]
+            <$int>::from_ne_bytes(*field)
+        }
+
+        /// Stores a number in the machine's byte order into a field.
+        #[inline(always)]
+        pub fn $store(field: &mut [u8; $bytes], value: $int) {
+            #[cfg(target_arch = "bpf")]
+            // SAFETY: writes the field's bytes and nothing else.
+            unsafe {
+                core::arch::asm!(
+                    $store_instruction,
+                    value = in(reg) value as u64,
+                    field = in(reg) field.as_mut_ptr(),
+                    options(nostack, preserves_flags)
+                )
+            };
+            #[cfg(not(target_arch = "bpf"))]
+            {
+                *field = value.to_ne_bytes();
+            }
+        }
+    };
+}
+
+access!(load32, store32, 4, u32, "{value} = *(u32 *)({field} + 0)", "*(u32 *)({field} + 0) = {value}");
+access!(load64, store64, 8, u64, "{value} = *(u64 *)({field} + 0)", "*(u64 *)({field} + 0) = {value}");
