@@ -73,9 +73,9 @@ enum LabCommand {
     Play {
         /// The file of cases.
         file: std::path::PathBuf,
-        /// Only cases whose name contains this.
-        #[arg(long, default_value = "")]
-        only: String,
+        /// Only cases whose name matches this.
+        #[arg(long, value_name = "REGEX")]
+        only: Option<regex_lite::Regex>,
     },
 }
 
@@ -114,8 +114,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Lab { command: LabCommand::Play { file, only } } => {
             let me = std::env::current_exe()?;
             let mut out = std::io::stdout().lock();
-            xlvs_lab::play::play(&file, |name| name.contains(&only), &me, &mut out)?;
-            Ok(ExitCode::SUCCESS)
+            let wanted = |name: &str| only.as_ref().is_none_or(|only| only.is_match(name));
+            let failed = xlvs_lab::play::play(&file, wanted, &me, &mut out)?;
+            Ok(simulate::exit_code(failed))
         }
     }
 }
