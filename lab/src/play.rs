@@ -81,6 +81,7 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn set_up(lab: &'a Lab, xlvs_bin: &Path) -> Result<Stage<'a>> {
+        lab.introduce_clients()?;
         let mut director = Director::prepare(lab, xlvs_bin)?.with_options(&AS_LARGE_AS_THE_KERNELS);
         director.restart()?;
         Ok(Stage { lab, director, used: HashSet::new() })
