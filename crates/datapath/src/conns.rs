@@ -32,7 +32,8 @@ pub fn each_in(tables: &Tables, now: Tick, slots: Range<u32>, mut show: impl FnM
     }
 }
 
-fn view(tables: &Tables, now: Tick, word: Word, key: [u64; 2], entry: Entry) -> Option<ConnView> {
+/// An entry as listings show it, unless it has expired.
+pub(crate) fn view(tables: &Tables, now: Tick, word: Word, key: [u64; 2], entry: Entry) -> Option<ConnView> {
     let timeout = tables.config().timeout(word.class());
     if is_expired(word, now, timeout) {
         return None;
