@@ -4,6 +4,7 @@ mod apply;
 mod check;
 mod client;
 mod daemon;
+mod explain;
 mod listings;
 mod overview;
 mod paint;
@@ -46,6 +47,8 @@ enum Command {
     Services(listings::Options),
     /// Show the connections.
     Connections(listings::Options),
+    /// Tell what would happen to a packet now, and why, without changing anything.
+    Explain(explain::Options),
     /// Make the director what a file says, all or nothing.
     Apply(apply::Options),
     /// Print the director's whole state as a file that `xlvs apply` reads.
@@ -104,6 +107,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(options) => listings::status(&options),
         Command::Services(options) => listings::services(&options),
         Command::Connections(options) => listings::connections(&options),
+        Command::Explain(options) => explain::run(&options),
         Command::Apply(options) => apply::apply(&options),
         Command::Save(paths) => apply::save(&paths),
         Command::Completions(options) => words::completions(Cli::command(), &options),

@@ -6,7 +6,7 @@
 mod client;
 mod director;
 mod player;
-mod wire;
+pub mod wire;
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
