@@ -137,7 +137,8 @@ impl<'a> Director<'a> {
         reply(self.netns(), self.xlvs(word).args(arguments))
     }
 
-    /// Runs a shell command as on the director's console, where `ipvsadm` and its two scripts are on the path.
+    /// Runs a shell script as on the director's console, in the lab's directory; `ipvsadm` and its two scripts are on the
+    /// path.
     pub fn shell(&self, script: &str) -> Result<Reply> {
         let commands = self.lab.directory().join("bin");
         std::fs::create_dir_all(&commands).with_context(|| format!("make {}", commands.display()))?;
@@ -152,7 +153,10 @@ impl<'a> Director<'a> {
         }
         let others = std::env::var("PATH").unwrap_or_default();
         let mut shell = Command::new("sh");
-        shell.args(["-c", script]).env("PATH", format!("{}:{others}", commands.display()));
+        shell
+            .args(["-c", script])
+            .current_dir(self.lab.directory())
+            .env("PATH", format!("{}:{others}", commands.display()));
         shell.env("XLVS_RUN_DIR", self.run_dir()).env("XLVS_BPFFS", self.bpffs());
         reply(self.netns(), &mut shell)
     }
