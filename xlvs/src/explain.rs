@@ -246,7 +246,8 @@ fn connection_words(conn: &ConnView) -> String {
 
 fn write_scheduling(out: &mut dyn Write, scheduling: &Scheduling, paint: Paint) -> io::Result<()> {
     let candidates = &scheduling.candidates;
-    writeln!(out, "  Scheduler   {}; its servers, the newest first:", scheduling.scheduler)?;
+    let servers = if candidates.is_empty() { "there is no server" } else { "its servers, the newest first:" };
+    writeln!(out, "  Scheduler   {}; {servers}", scheduling.scheduler)?;
     for candidate in candidates.iter().take(listings::SHOWN) {
         let Candidate { weight, active, inactive, .. } = candidate;
         let name = server(&candidate.server);
