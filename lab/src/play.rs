@@ -159,9 +159,12 @@ fn play_steps(lab: &Lab, director: &Director, case: &Value) -> Result<Value> {
     Ok(json!({ "name": case["name"], "sequence": sequence.join(" "), "snaps": snaps, "after": after }))
 }
 
+/// Runs a recorded command. One that went well for the kernel must go well here, or the rest means nothing.
 fn command(director: &Director, recorded: &Value) -> Result<()> {
-    let words: Vec<&str> = text(recorded, "cmd").split_whitespace().skip(1).collect();
-    director.ipvsadm(&words).map(drop)
+    let line = text(recorded, "cmd");
+    let reply = director.ipvsadm(&line.split_whitespace().skip(1).collect::<Vec<_>>())?;
+    ensure!(reply.code == Some(0) || recorded["rc"] != 0, "{line}: {}", reply.err.trim_end());
+    Ok(())
 }
 
 /// The same listings as in a recorded step or at a case's end, by their names there.
@@ -170,9 +173,11 @@ fn listings(director: &Director, recorded: &Value, port: u16) -> Result<Value> {
     let mut listings = Map::new();
     for name in names {
         let words = words_of(name).with_context(|| format!("no listing is called {name:?}"))?;
-        let mut listing = director.ipvsadm(&words.split(' ').collect::<Vec<_>>())?.out;
-        if name == "conn" {
-            listing = connections_of(&listing, port);
+        let reply = director.ipvsadm(&words.split(' ').collect::<Vec<_>>())?;
+        let mut listing = if name == "conn" { connections_of(&reply.out, port) } else { reply.out };
+        if !reply.err.is_empty() {
+            // As the recordings have it.
+            listing += &format!("STDERR {}", reply.err);
         }
         listings.insert(name.clone(), listing.into());
     }
@@ -192,6 +197,7 @@ fn words_of(listing: &str) -> Option<&'static str> {
         "rate_exact" => "-Ln --rate --exact",
         "timeout" => "-L --timeout",
         "daemon" => "-L --daemon",
+        "tun_info" => "-Ln --tun-info",
         _ => return None,
     })
 }

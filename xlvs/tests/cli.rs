@@ -100,6 +100,17 @@ fn a_case_that_cannot_be_played_has_its_line_and_the_others_theirs() {
 }
 
 #[test]
+fn a_command_that_went_well_for_the_kernel_must_go_well() {
+    let mut refused = case("rr-123-held-1client");
+    refused["setup"][0]["cmd"] = "ipvsadm -A -t 10.0.0.100:2002 -s none-such".into();
+    let file = Temporary::holding("refused", &refused);
+    let output = xlvs(&["simulate", file.path()]);
+    let why = lines(&output)[0]["error"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(why.contains("none-such: Scheduler or persistence engine not found"), "{why}");
+}
+
+#[test]
 fn a_file_that_holds_no_cases_is_refused() {
     let file = Temporary::holding("none", &json!({ "cases": 7 }));
     let output = xlvs(&["simulate", file.path()]);
