@@ -49,6 +49,16 @@ fn connects_as_told(
     let server = lab.servers.iter().find(|server| server.name == who).context("a server answered")?;
     ensure!(told["server"]["addr"] == server.address.to_string(), "{who} answered, but was told\n{told:#}");
 
+    if scheduler == "rr" {
+        // By NAT its answers pass here too, to where they are routed.
+        let back =
+            explain_unnoticed(director, &from.to_string(), SocketAddr::new(server.address.into(), ASK))?;
+        ensure!(
+            back["fate"] == "forward" && back["sentence"].as_str().is_some_and(|s| s.contains("reply")),
+            "{back:#}"
+        );
+    }
+
     let told = explain_unnoticed(director, &vip.to_string(), from)?;
     ensure!(told["connection"]["state"] == "ESTABLISHED" && told["scheduling"].is_null(), "{told:#}");
     ensure!(told["fate"] == "forward" && told["server"]["addr"] == server.address.to_string(), "{told:#}");

@@ -82,6 +82,22 @@ fn of_each(scheduler: &str) -> Result<Vec<Value>> {
     named(cases(&format!("sched/{scheduler}.json"))?, &names)
 }
 
+#[test]
+fn settings_of_one_case_are_not_those_of_the_next() -> Result<()> {
+    let mut cases = named(cases("sched/rr.json")?, &["rr-none", "rr-000"])?;
+    cases[0]["steps"] = serde_json::json!([{ "op": "adm", "cmd": "ipvsadm --set 100 20 30", "rc": 0 }]);
+    for case in &mut cases {
+        case["after"] = serde_json::json!({ "timeout": "" });
+    }
+    let (lines, failed) = played(&cases)?;
+    ensure!(failed == 0, "{lines:?}");
+    for (line, timeouts) in lines.iter().zip(["100 20 30", "900 120 300"]) {
+        let listing = text(&line["after"], "timeout");
+        ensure!(listing == format!("Timeout (tcp tcpfin udp): {timeouts}\n"), "{listing}");
+    }
+    Ok(())
+}
+
 /// All cases of a recording.
 fn cases(file: &str) -> Result<Vec<Value>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracle").join(file);

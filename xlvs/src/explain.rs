@@ -213,10 +213,12 @@ fn write(out: &mut dyn Write, told: &Explanation, paint: Paint) -> io::Result<()
     if let Some(key) = &told.service {
         writeln!(out, "  Service     {}", service(key))?;
     }
-    match (&told.connection, &told.scheduling) {
-        (Some(conn), _) => writeln!(out, "  Connection  {}", connection_words(conn))?,
-        (None, Some(_)) => writeln!(out, "  Connection  none yet")?,
-        (None, None) => {}
+    match (&told.connection, &told.scheduling, &told.leaves) {
+        (Some(conn), _, _) => writeln!(out, "  Connection  {}", connection_words(conn))?,
+        (None, Some(_), _) => writeln!(out, "  Connection  none yet")?,
+        // A new connection without a choice: somebody remembered the client.
+        (None, None, Some(_)) => writeln!(out, "  Connection  none yet; persistence names its server")?,
+        (None, None, None) => {}
     }
     if let Some(scheduling) = &told.scheduling {
         write_scheduling(out, scheduling, paint)?;
