@@ -34,6 +34,7 @@ pub struct Reply {
 pub struct Director<'a> {
     lab: &'a Lab,
     binary: PathBuf,
+    options: Vec<String>,
     daemon: Option<Process>,
     _bpffs: Owned,
 }
@@ -57,7 +58,15 @@ impl<'a> Director<'a> {
     /// A director whose daemon does not run yet.
     pub fn prepare(lab: &'a Lab, binary: &Path) -> Result<Director<'a>> {
         let bpffs = mount_bpffs(&lab.directory().join("bpf"))?;
-        Ok(Director { lab, binary: binary.to_owned(), daemon: None, _bpffs: bpffs })
+        let options = Vec::new();
+        Ok(Director { lab, binary: binary.to_owned(), options, daemon: None, _bpffs: bpffs })
+    }
+
+    /// Has the daemon started with these options too, such as `--max-conns 4000`.
+    #[must_use]
+    pub fn with_options(mut self, options: &[&str]) -> Self {
+        self.options.extend(options.iter().map(|&option| option.to_owned()));
+        self
     }
 
     /// Starts the daemon, also again, after [`Director::kill9`] or [`Director::stop`].
@@ -101,7 +110,7 @@ impl<'a> Director<'a> {
 
     fn run_with(&self, binary: &Path, interfaces: &[&str]) -> Command {
         let mut run = Command::new(binary);
-        run.arg("run").args(interfaces.iter().flat_map(|name| ["--interface", name]));
+        run.arg("run").args(&self.options).args(interfaces.iter().flat_map(|name| ["--interface", name]));
         run.args([
             "--run-dir".as_ref(),
             self.run_dir().as_os_str(),
@@ -126,6 +135,30 @@ impl<'a> Director<'a> {
     /// Runs any other word of `xlvs`, such as `check`.
     pub fn command(&self, word: &str, arguments: &[&str]) -> Result<Reply> {
         reply(self.netns(), self.xlvs(word).args(arguments))
+    }
+
+    /// Runs a shell script as on the director's console, in the lab's directory; `ipvsadm` and its two scripts are on the
+    /// path.
+    pub fn shell(&self, script: &str) -> Result<Reply> {
+        let commands = self.lab.directory().join("bin");
+        std::fs::create_dir_all(&commands).with_context(|| format!("make {}", commands.display()))?;
+        let binary = self.binary.canonicalize().context("find the binary")?;
+        for name in ["xlvs", "ipvsadm", "ipvsadm-save", "ipvsadm-restore"] {
+            match std::os::unix::fs::symlink(&binary, commands.join(name)) {
+                Err(why) if why.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(why).with_context(|| format!("link {name}"));
+                }
+                _ => {}
+            }
+        }
+        let others = std::env::var("PATH").unwrap_or_default();
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", script])
+            .current_dir(self.lab.directory())
+            .env("PATH", format!("{}:{others}", commands.display()));
+        shell.env("XLVS_RUN_DIR", self.run_dir()).env("XLVS_BPFFS", self.bpffs());
+        reply(self.netns(), &mut shell)
     }
 
     /// Compares the connection table with the counters, which must agree to the last connection.

@@ -4,6 +4,7 @@
 //! and closed, datagrams, listings). We do the same and say what we saw: which server got each
 //! connection, and the listings. Who compares is not our concern.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -18,22 +19,47 @@ use scene::Scene;
 
 mod scene;
 
-/// The recorded cases speak of four real servers.
+/// Nearly all recorded cases speak of four real servers.
 const SERVERS: u8 = 4;
 
+/// An hour: longer than any timeout that a case could wait for.
+const LONGEST_SLEEP_S: f64 = 3600.0;
+
+/// Gives the connection table as many buckets as the kernel's has by default, so that listings begin alike.
+const AS_LARGE_AS_THE_KERNELS: [&str; 2] = ["--max-conns", "26214"];
+
 /// Plays the cases of a file whose names are wanted, and prints one line of JSON for each: `name`,
-/// `sequence`, `snaps`, `after`; or `name` and `error` when it could not be played.
-pub fn play(file: &Path, wanted: impl Fn(&str) -> bool, xlvs_bin: &Path, out: &mut dyn Write) -> Result<()> {
-    let cases = read_cases(file)?;
-    let lab = Lab::two_network(SERVERS)?;
-    let director = Director::start(&lab, xlvs_bin)?;
-    for case in cases.iter().filter(|case| wanted(text(case, "name"))) {
-        let line = play_case(&lab, &director, case)
-            .unwrap_or_else(|error| json!({ "name": case["name"], "error": format!("{error:#}") }));
+/// `sequence`, `snaps`, `after`; or `name` and `error` when it could not be played. Returns how many could not.
+pub fn play(
+    file: &Path,
+    wanted: impl Fn(&str) -> bool,
+    xlvs_bin: &Path,
+    out: &mut dyn Write,
+) -> Result<usize> {
+    let mut cases = read_cases(file)?;
+    cases.retain(|case| wanted(text(case, "name")));
+    if cases.is_empty() {
+        return Ok(0);
+    }
+    let lab = Lab::two_network(servers(&cases)?)?;
+    let mut stage = Stage::set_up(&lab, xlvs_bin)?;
+    let mut failed = 0;
+    for case in &cases {
+        let line = stage.play(case).unwrap_or_else(|error| {
+            failed += 1;
+            json!({ "name": case["name"], "error": format!("{error:#}") })
+        });
         writeln!(out, "{line}")?;
         out.flush()?;
     }
-    Ok(())
+    Ok(failed)
+}
+
+fn servers(cases: &[Value]) -> Result<u8> {
+    let told =
+        |case: &Value| case["servers"].as_u64().unwrap_or_default().max(list(case, "weights").len() as u64);
+    let most = cases.iter().map(told).max().unwrap_or_default();
+    Ok(u8::try_from(most).context("the lab has room for 240 servers")?.max(SERVERS))
 }
 
 /// One case, or an object with a list of them.
@@ -48,13 +74,74 @@ fn read_cases(file: &Path) -> Result<Vec<Value>> {
     }
 }
 
-fn play_case(lab: &Lab, director: &Director, case: &Value) -> Result<Value> {
-    ensure!(case["fwmark"].is_null(), "mark services cannot be played yet");
-    ensure!(case["sysctls"].is_null(), "cases with sysctls cannot be played yet");
-    let outcome = play_steps(lab, director, case);
-    // The next case finds an empty director, whatever became of this one.
-    director.must("-C")?;
-    outcome
+/// A director, and what earlier cases did with it.
+struct Stage<'a> {
+    lab: &'a Lab,
+    director: Director<'a>,
+    /// What lingers in the tables when services are gone: entries of these.
+    used: HashSet<String>,
+}
+
+impl<'a> Stage<'a> {
+    fn set_up(lab: &'a Lab, xlvs_bin: &Path) -> Result<Stage<'a>> {
+        lab.introduce_clients()?;
+        let mut director = Director::prepare(lab, xlvs_bin)?.with_options(&AS_LARGE_AS_THE_KERNELS);
+        director.restart()?;
+        Ok(Stage { lab, director, used: HashSet::new() })
+    }
+
+    fn play(&mut self, case: &Value) -> Result<Value> {
+        ensure!(case["fwmark"].is_null(), "mark services cannot be played yet");
+        self.freshen(case)?;
+        let outcome = tune(&self.director, case).and_then(|()| play_steps(self.lab, &self.director, case));
+        // The next case finds no service, whatever became of this one.
+        self.director.must("-C")?;
+        outcome
+    }
+
+    /// Makes the director as good as new. `-C` leaves connections, removed servers and settings: where the case could
+    /// see something of an earlier one, the director is made anew, which takes a second.
+    fn freshen(&mut self, case: &Value) -> Result<()> {
+        let mut seen = vec![format!("port {}", case["vport"])];
+        if !case["fwmark"].is_null() {
+            seen.push(format!("mark {}", case["fwmark"]));
+        }
+        if seen.iter().any(|what| self.used.contains(what)) || self.used.contains(SETTINGS) {
+            self.director.stop()?;
+            let unloaded = self.director.unload()?;
+            ensure!(unloaded.code == Some(0), "xlvs unload: {}", unloaded.err.trim());
+            self.director.restart()?;
+            self.used.clear();
+        }
+        self.used.extend(seen);
+        if changes_settings(case) {
+            self.used.insert(SETTINGS.to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Stands for whatever is set for the whole director.
+const SETTINGS: &str = "settings";
+
+/// Does a case more than make, change and remove services and servers?
+fn changes_settings(case: &Value) -> bool {
+    let global = |line: &Value| {
+        let mut words = text(line, "cmd").split_whitespace();
+        line["op"] == "sh" || words.any(|word| word == "--set" || word.contains("-daemon"))
+    };
+    let tunes = case["sysctls"].as_object().is_some_and(|all| !all.is_empty());
+    tunes || list(case, "setup").iter().chain(list(case, "steps")).any(global)
+}
+
+/// Sets the director's tunables as the case has them.
+fn tune(director: &Director, case: &Value) -> Result<()> {
+    for (name, value) in case["sysctls"].as_object().into_iter().flatten() {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let reply = director.command("tune", &[&format!("{name}={value}")])?;
+        ensure!(reply.code == Some(0), "{name} cannot be set to {value}: {}", reply.err.trim_end());
+    }
+    Ok(())
 }
 
 fn play_steps(lab: &Lab, director: &Director, case: &Value) -> Result<Value> {
@@ -74,8 +161,9 @@ fn play_steps(lab: &Lab, director: &Director, case: &Value) -> Result<Value> {
             "adm" => command(director, step)?,
             "snap" => snaps.push(listings(director, step, scene.port())?),
             "sleep" => std::thread::sleep(Duration::from_secs_f64(
-                step["s"].as_f64().unwrap_or(0.0).clamp(0.0, 60.0),
+                step["s"].as_f64().unwrap_or(0.0).clamp(0.0, LONGEST_SLEEP_S),
             )),
+            "sh" => drop(director.shell(text(step, "cmd"))?),
             other => anyhow::bail!("the step {other:?} cannot be played"),
         }
     }
@@ -83,9 +171,12 @@ fn play_steps(lab: &Lab, director: &Director, case: &Value) -> Result<Value> {
     Ok(json!({ "name": case["name"], "sequence": sequence.join(" "), "snaps": snaps, "after": after }))
 }
 
+/// Runs a recorded command. One that went well for the kernel must go well here, or the rest means nothing.
 fn command(director: &Director, recorded: &Value) -> Result<()> {
-    let words: Vec<&str> = text(recorded, "cmd").split_whitespace().skip(1).collect();
-    director.ipvsadm(&words).map(drop)
+    let line = text(recorded, "cmd");
+    let reply = director.ipvsadm(&line.split_whitespace().skip(1).collect::<Vec<_>>())?;
+    ensure!(reply.code == Some(0) || recorded["rc"] != 0, "{line}: {}", reply.err.trim_end());
+    Ok(())
 }
 
 /// The same listings as in a recorded step or at a case's end, by their names there.
@@ -94,9 +185,11 @@ fn listings(director: &Director, recorded: &Value, port: u16) -> Result<Value> {
     let mut listings = Map::new();
     for name in names {
         let words = words_of(name).with_context(|| format!("no listing is called {name:?}"))?;
-        let mut listing = director.ipvsadm(&words.split(' ').collect::<Vec<_>>())?.out;
-        if name == "conn" {
-            listing = connections_of(&listing, port);
+        let reply = director.ipvsadm(&words.split(' ').collect::<Vec<_>>())?;
+        let mut listing = if name == "conn" { connections_of(&reply.out, port) } else { reply.out };
+        if !reply.err.is_empty() {
+            // As the recordings have it.
+            listing += &format!("STDERR {}", reply.err);
         }
         listings.insert(name.clone(), listing.into());
     }
@@ -116,6 +209,7 @@ fn words_of(listing: &str) -> Option<&'static str> {
         "rate_exact" => "-Ln --rate --exact",
         "timeout" => "-L --timeout",
         "daemon" => "-L --daemon",
+        "tun_info" => "-Ln --tun-info",
         _ => return None,
     })
 }
@@ -136,6 +230,10 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value[key].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn number(value: &Value, key: &str) -> Option<u16> {
+    value[key].as_u64().and_then(|number| u16::try_from(number).ok())
 }
 
 fn index(step: &Value, key: &str) -> Result<usize> {

@@ -1,6 +1,6 @@
 //! Lays out the networks of README.md and sets up everybody as the LVS documents say.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +12,8 @@ use crate::edge::Edge;
 use crate::layout::{Layout, VIPS, alone, in_subnet};
 use crate::leftovers::{DIRECTORY, Leftover, Owned, PREFIX, sweep_stale};
 use crate::netns::Netns;
+
+const CLIENTS_MAC: &str = "02:00:00:00:00:01";
 
 /// A real server's host.
 pub struct Server {
@@ -130,6 +132,16 @@ impl Lab {
         Ok(self.servers.len() - 1)
     }
 
+    /// Tells the director where all clients are. Otherwise the first answer to each that is on its network is lost while
+    /// its neighbour is looked for, and comes again a second later.
+    pub fn introduce_clients(&self) -> Result<()> {
+        let layout = self.layout;
+        let clients = (1..=layout.clients())
+            .flat_map(|c| [IpAddr::from(layout.client(c)), IpAddr::from(layout.client6(c))])
+            .map(|client| format!("neigh replace {client} lladdr {CLIENTS_MAC} dev l0 nud permanent"));
+        self.director.ip(&clients.collect::<Vec<_>>())
+    }
+
     /// Attaches an XDP program that is not the director's to one of its devices.
     pub fn occupy(&mut self, device: &str) -> Result<()> {
         self.edge.let_frames_in(&self.director, device)
@@ -173,7 +185,7 @@ impl Lab {
 
     fn connect_client(&mut self) -> Result<()> {
         self.connect_by_bridge("brC")?;
-        self.plug(&self.client, "c0", "brC", "02:00:00:00:00:01")?;
+        self.plug(&self.client, "c0", "brC", CLIENTS_MAC)?;
         let layout = self.layout;
         let addresses =
             (1..=layout.clients()).flat_map(|c| [in_subnet(layout.client(c)), in_subnet(layout.client6(c))]);

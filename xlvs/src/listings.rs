@@ -17,8 +17,8 @@ use crate::paths::Paths;
 use crate::plan::{self, server, service};
 use crate::protocol::{Answer, Request};
 
-/// Services that the overview shows one by one.
-const SHOWN: usize = 40;
+/// Services that the overview shows one by one, and servers that an explanation does.
+pub const SHOWN: usize = 40;
 /// Servers without a next hop that it shows.
 const UNREACHED_SHOWN: usize = 10;
 /// From this share of its slots on the table is worth a look, and from this one it hurts.
@@ -96,13 +96,14 @@ fn connections_as_json(client: &mut Client, out: &mut dyn Write) -> io::Result<(
     writeln!(out, "{}", if before == "[\n" { "[]" } else { "\n]" })
 }
 
-fn json(out: &mut dyn Write, what: &impl Serialize) -> io::Result<()> {
+/// As JSON for people too.
+pub fn json(out: &mut dyn Write, what: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, what)?;
     writeln!(out)
 }
 
 /// Whoever reads us may have seen enough.
-fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<ExitCode> {
+pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
         Ok(()) => Ok(ExitCode::SUCCESS),

@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod daemon;
 mod drain;
+mod explain;
 mod listings;
 mod named;
 mod overview;
@@ -49,6 +50,8 @@ enum Command {
     Services(listings::Options),
     /// Show the connections.
     Connections(listings::Options),
+    /// Tell what would happen to a packet now, and why, without changing anything.
+    Explain(explain::Options),
     /// Make the director what a file says, all or nothing.
     Apply(apply::Options),
     /// Print the director's whole state as a file that `xlvs apply` reads.
@@ -80,9 +83,9 @@ enum LabCommand {
     Play {
         /// The file of cases.
         file: std::path::PathBuf,
-        /// Only cases whose name contains this.
-        #[arg(long, default_value = "")]
-        only: String,
+        /// Only cases whose name matches this.
+        #[arg(long, value_name = "REGEX")]
+        only: Option<regex_lite::Regex>,
     },
 }
 
@@ -111,6 +114,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(options) => listings::status(&options),
         Command::Services(options) => listings::services(&options),
         Command::Connections(options) => listings::connections(&options),
+        Command::Explain(options) => explain::run(&options),
         Command::Apply(options) => apply::apply(&options),
         Command::Save(paths) => apply::save(&paths),
         Command::Tune(options) => tune::run(&options),
@@ -123,8 +127,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Lab { command: LabCommand::Play { file, only } } => {
             let me = std::env::current_exe()?;
             let mut out = std::io::stdout().lock();
-            xlvs_lab::play::play(&file, |name| name.contains(&only), &me, &mut out)?;
-            Ok(ExitCode::SUCCESS)
+            let wanted = |name: &str| only.as_ref().is_none_or(|only| only.is_match(name));
+            let failed = xlvs_lab::play::play(&file, wanted, &me, &mut out)?;
+            Ok(simulate::exit_code(failed))
         }
     }
 }

@@ -15,6 +15,12 @@ impl Paint {
         Self { on: std::io::stdout().is_terminal() && !unwanted }
     }
 
+    /// Plain text.
+    #[cfg(test)]
+    pub fn of_nothing() -> Self {
+        Self { on: false }
+    }
+
     /// A heading.
     pub fn bold(self, text: &str) -> String {
         self.with("1", text)

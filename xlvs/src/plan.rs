@@ -156,7 +156,8 @@ pub fn server_words(spec: &ServerSpec) -> String {
     words
 }
 
-fn method(method: Method, tunnel: Tunnel) -> String {
+/// How packets are forwarded, in a few words.
+pub fn method(method: Method, tunnel: Tunnel) -> String {
     match (method, tunnel.kind) {
         (Method::Masquerade, _) => "NAT".to_owned(),
         (Method::Direct, _) => "direct routing".to_owned(),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use xlvs_model::view::{ConnView, Info, ServiceView};
 use xlvs_model::{Change, Model, Refusal, ServiceKey, Timeouts};
 
+use crate::explain::{Explanation, Question};
 use crate::overview::Overview;
 
 /// A question to the daemon.
@@ -35,6 +36,8 @@ pub enum Request {
     Info,
     /// Compare counters with the table.
     Check,
+    /// Tell what would become of a packet.
+    Explain(Question),
 }
 
 /// The daemon's answer.
@@ -63,4 +66,6 @@ pub enum Answer {
     Info(Info),
     /// What does not agree, a line each.
     Check(Vec<String>),
+    /// What would become of a packet.
+    Explanation(Box<Explanation>),
 }

@@ -51,16 +51,30 @@ where
     M: Memory<K>,
 {
     let found = at(memory, slot)?;
-    let word = found.word;
-    let (key, entry) = (found.body.key(), Entry(found.body.entry.load()));
-    if !found.is_there() {
-        return None;
-    }
+    let (ends, entry) = (F::ends(found.body.key()), Entry(found.body.entry.load()));
+    let ends = Ends {
+        from: address(ends.from),
+        from_port: ends.from_port,
+        to: address(ends.to),
+        to_port: ends.to_port,
+        protocol: ends.protocol,
+    };
+    if found.is_there() { view(tables, now, found.word, &ends, entry) } else { None }
+}
+
+/// An entry as listings show it, unless it has expired.
+pub(crate) fn view(
+    tables: &Tables,
+    now: Tick,
+    word: Word,
+    ends: &Ends<IpAddr>,
+    entry: Entry,
+) -> Option<ConnView> {
     let timeout = tables.config().timeout(word.class());
     if is_expired(word, now, timeout) {
         return None;
     }
-    let Ends { from, from_port, to, to_port, protocol } = F::ends(key);
+    let Ends { from, from_port, to, to_port, protocol } = *ends;
     let server = tables.servers.get(entry.server() as usize)?;
     let left = timeout.saturating_sub(now.since(word.last_seen()));
     // The kernel's way to make a template void is to give it a port that no packet can name.
@@ -69,8 +83,8 @@ where
         protocol,
         expires_ms: u64::from(left) * TICK_MS,
         state: state_name(protocol, word).to_owned(),
-        client: socket(address(from), from_port),
-        virt: socket(address(to), to_port),
+        client: socket(from, from_port),
+        virt: socket(to, to_port),
         dest: socket(server_addr(server), port),
         engine: None,
         engine_data: None,

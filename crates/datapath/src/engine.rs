@@ -566,6 +566,12 @@ impl Engine {
         self.record(id).flags() & (server_flag::RESOLVED | server_flag::LOCAL) != 0
     }
 
+    /// Is a server over its connection threshold?
+    pub fn is_overloaded(&self, service: &ServiceKey, server: &ServerKey) -> bool {
+        let lane = self.roster.seat(service).and_then(|seat| seat.lanes.get(server));
+        lane.is_some_and(|lane| self.block(block_of(lane.id)).overload[lane_of(lane.id)].load() != 0)
+    }
+
     /// A server's next hop is known.
     pub fn resolve(&self, id: u32, hop: &Hop, source: IpAddr) {
         if let Some(record) = self.tables.servers.get(id as usize) {

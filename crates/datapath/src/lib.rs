@@ -1,8 +1,8 @@
 //! The director's memory and its keeper.
 //!
 //! [`tables::Tables`] is the memory: the kernel's maps or plain memory. [`engine::Engine`] carries out an operator's
-//! changes in it. [`xdp`] loads and attaches the programs, [`nexthop`] finds the way to the servers, and [`host`] runs
-//! the same core without a kernel.
+//! changes in it. [`xdp`] loads and attaches the programs, [`nexthop`] finds the way to the servers, [`host`] runs the
+//! same core without a kernel, and [`rehearsal`] runs it on a packet without changing anything.
 
 pub mod conns;
 pub mod engine;
@@ -14,6 +14,8 @@ mod lines;
 mod mapping;
 pub mod nexthop;
 pub mod objects;
+mod overlay;
+pub mod rehearsal;
 pub mod roster;
 pub mod sweep;
 pub mod tables;

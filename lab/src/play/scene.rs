@@ -3,18 +3,19 @@
 //! One thread moves both ends, so that steps follow each other exactly as recorded, and servers
 //! close only when a step says so.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::Ipv6RecvPacketInfo;
 use serde_json::Value;
 
-use super::text;
+use super::{list, number, text};
 use crate::client::{PATIENCE, refused};
 use crate::name_server::{answer, receive};
 use crate::topology::Lab;
@@ -30,6 +31,7 @@ const NOBODY: &str = "-";
 /// The sockets of one case.
 pub(super) struct Scene<'a> {
     lab: &'a Lab,
+    vip: IpAddr,
     port: u16,
     answer_patience: Duration,
     listeners: Listeners,
@@ -37,10 +39,15 @@ pub(super) struct Scene<'a> {
     connections: Vec<Option<Connection>>,
 }
 
-/// One listening socket for each server, in their order.
+/// Listening sockets, each with the number of the server that it is on.
 enum Listeners {
-    Tcp(Vec<TcpListener>),
-    Udp(Vec<UdpSocket>),
+    Tcp(Vec<On<TcpListener>>),
+    Udp(Vec<On<UdpSocket>>),
+}
+
+struct On<S> {
+    server: usize,
+    socket: S,
 }
 
 enum Connection {
@@ -49,19 +56,17 @@ enum Connection {
 }
 
 impl<'a> Scene<'a> {
-    /// Listens on the case's port everywhere.
+    /// Listens everywhere, on the case's port and on those that its commands name.
     pub(super) fn new(lab: &'a Lab, case: &Value) -> Result<Scene<'a>> {
-        let port = case["vport"]
-            .as_u64()
-            .and_then(|port| u16::try_from(port).ok())
-            .context("the case has no vport")?;
-        let udp = text(case, "proto") == "udp";
-        let listeners = if udp { Listeners::udp(lab, port)? } else { Listeners::tcp(lab, port)? };
+        let port = number(case, "vport").context("the case has no vport")?;
+        let vip = text(case, "vip").parse().context("the case has no vip")?;
+        let (udp, ports) = (text(case, "proto") == "udp", server_ports(case, port));
+        let listeners = if udp { Listeners::udp(lab, &ports)? } else { Listeners::tcp(lab, &ports)? };
         let one_packet =
             case["service_flags"].as_array().is_some_and(|flags| flags.iter().any(|flag| flag == "-o"));
         let hopeless = one_packet && text(case, "forward") == "nat";
         let answer_patience = if hopeless { HOPELESS_PATIENCE } else { DATAGRAM_PATIENCE };
-        Ok(Scene { lab, port, answer_patience, listeners, connections: Vec::new() })
+        Ok(Scene { lab, vip, port, answer_patience, listeners, connections: Vec::new() })
     }
 
     /// The case's virtual port.
@@ -71,8 +76,10 @@ impl<'a> Scene<'a> {
 
     /// Opens a connection as the step says; the digit of the server that got it.
     pub(super) fn open(&mut self, step: &Value) -> Result<String> {
-        let from = SocketAddr::new(text(step, "client").parse()?, source_port(step)?);
-        let to = SocketAddr::new(text(step, "vip").parse()?, self.port);
+        let client = text(step, "client").parse().context("the step has no client")?;
+        let from = SocketAddr::new(client, number(step, "sport").context("the step has no sport")?);
+        let vip = step["vip"].as_str().map_or(Ok(self.vip), str::parse).context("the step's vip")?;
+        let to = SocketAddr::new(vip, number(step, "vport").unwrap_or(self.port));
         match &self.listeners {
             Listeners::Tcp(listeners) => {
                 let (who, connection) = open_tcp(self.lab, listeners, from, to)?;
@@ -104,13 +111,15 @@ impl<'a> Scene<'a> {
         if client.send(b"hi").is_err() {
             return Ok(NOBODY.to_owned());
         }
-        let Some(server) = ready(listeners, DATAGRAM_PATIENCE)? else { return Ok(NOBODY.to_owned()) };
-        if let Some((asker, asked)) = receive(&listeners[server])? {
-            answer(&listeners[server], &format!("rs{}", server + 1), asker, asked).ok();
+        let Some(On { server, socket }) = ready(listeners, Some(client), DATAGRAM_PATIENCE)? else {
+            return Ok(NOBODY.to_owned());
+        };
+        if let Some((asker, asked)) = receive(socket)? {
+            answer(socket, &format!("rs{server}"), asker, asked).ok();
             client.set_read_timeout(Some(self.answer_patience))?;
             client.recv(&mut [0; 16]).ok();
         }
-        Ok((server + 1).to_string())
+        Ok(server.to_string())
     }
 
     /// The client closes first, then the server, having read the end.
@@ -144,29 +153,56 @@ impl Drop for Scene<'_> {
 }
 
 impl Listeners {
-    fn tcp(lab: &Lab, port: u16) -> Result<Listeners> {
-        let listen = |server: &crate::Server| -> Result<TcpListener> {
-            let listener = server.netns.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))?;
+    fn tcp(lab: &Lab, ports: &BTreeSet<u16>) -> Result<Listeners> {
+        on_every_server(lab, ports, |port| {
+            let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?;
             listener.set_nonblocking(true)?;
             Ok(listener)
-        };
-        lab.servers.iter().map(listen).collect::<Result<_>>().map(Listeners::Tcp)
+        })
+        .map(Listeners::Tcp)
     }
 
-    fn udp(lab: &Lab, port: u16) -> Result<Listeners> {
-        let listen = |server: &crate::Server| -> Result<UdpSocket> {
-            let socket = server.netns.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)))?;
+    fn udp(lab: &Lab, ports: &BTreeSet<u16>) -> Result<Listeners> {
+        on_every_server(lab, ports, |port| {
+            let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))?;
             setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
             Ok(socket)
-        };
-        lab.servers.iter().map(listen).collect::<Result<_>>().map(Listeners::Udp)
+        })
+        .map(Listeners::Udp)
     }
+}
+
+fn on_every_server<S: Send>(
+    lab: &Lab,
+    ports: &BTreeSet<u16>,
+    listen: impl Fn(u16) -> std::io::Result<S> + Sync,
+) -> Result<Vec<On<S>>> {
+    let mut sockets = Vec::new();
+    for (server, host) in (1..).zip(&lab.servers) {
+        // One visit for all ports: entering a namespace costs more than a socket.
+        let all =
+            host.netns.run(|| ports.iter().map(|port| listen(*port)).collect::<std::io::Result<Vec<_>>>());
+        let all = all.with_context(|| format!("listen on {}", host.name))?;
+        sockets.extend(all.into_iter().map(|socket| On { server, socket }));
+    }
+    Ok(sockets)
+}
+
+/// The ports on which servers are to listen: the virtual one, and those that commands give to servers.
+fn server_ports(case: &Value, vport: u16) -> BTreeSet<u16> {
+    let lines = list(case, "setup").iter().chain(list(case, "steps"));
+    let named = lines.flat_map(|line| {
+        let words: Vec<&str> = text(line, "cmd").split_whitespace().collect();
+        let servers = words.windows(2).filter(|pair| matches!(pair[0], "-r" | "--real-server"));
+        servers.filter_map(|pair| pair[1].parse::<SocketAddr>().ok()).collect::<Vec<_>>()
+    });
+    named.map(|server| server.port()).filter(|port| *port != 0).chain([vport]).collect()
 }
 
 /// Connects, sees who accepts, and proves that data passes both ways.
 fn open_tcp(
     lab: &Lab,
-    listeners: &[TcpListener],
+    listeners: &[On<TcpListener>],
     from: SocketAddr,
     to: SocketAddr,
 ) -> Result<(String, Option<Connection>)> {
@@ -176,24 +212,37 @@ fn open_tcp(
         Err(error) if refused(&error) => return Ok(nobody()),
         Err(error) => return Err(error),
     };
-    let Some(index) = ready(listeners, ACCEPT_PATIENCE)? else { return Ok(nobody()) };
-    let (mut server, _) = listeners[index].accept().context("accept")?;
+    let Some(On { server, socket }) = ready(listeners, None, ACCEPT_PATIENCE)? else { return Ok(nobody()) };
+    let (mut accepted, _) = socket.accept().context("accept")?;
+    // Whoever accepted is the answer, whatever becomes of the talk.
+    talk(&mut client, &mut accepted, &format!("rs{server}")).ok();
+    Ok((server.to_string(), Some(Connection::Tcp { client, server: accepted })))
+}
+
+/// Data passes both ways.
+fn talk(client: &mut TcpStream, server: &mut TcpStream, name: &str) -> std::io::Result<()> {
     server.set_nonblocking(false)?;
     server.set_read_timeout(Some(PATIENCE))?;
     let mut heard = [0; 16];
     client.write_all(b"hi")?;
-    ensure!(server.read(&mut heard)? == 2, "the server does not hear the client");
-    server.write_all(format!("rs{}", index + 1).as_bytes())?;
-    ensure!(client.read(&mut heard)? == 3, "the client does not hear the server");
-    Ok(((index + 1).to_string(), Some(Connection::Tcp { client, server })))
+    server.read_exact(&mut heard[..2])?;
+    server.write_all(name.as_bytes())?;
+    client.read_exact(&mut heard[..name.len()])
 }
 
-/// The first socket that has something for us within this time.
-fn ready<S: AsFd>(sockets: &[S], patience: Duration) -> Result<Option<usize>> {
+/// The first listener that has something for us within this time; none either when the client hears first that nobody
+/// will.
+fn ready<'s, S: AsFd>(
+    listeners: &'s [On<S>],
+    client: Option<&UdpSocket>,
+    patience: Duration,
+) -> Result<Option<&'s On<S>>> {
+    let sockets = listeners.iter().map(|listener| listener.socket.as_fd());
     let mut polled: Vec<PollFd> =
-        sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+        sockets.chain(client.map(AsFd::as_fd)).map(|socket| PollFd::new(socket, PollFlags::POLLIN)).collect();
     poll(&mut polled, PollTimeout::try_from(patience)?).context("poll the servers' sockets")?;
-    Ok(polled.iter().position(|socket| socket.any().unwrap_or(false)))
+    let heard = polled.iter().position(|socket| socket.any().unwrap_or(false));
+    Ok(heard.and_then(|at| listeners.get(at)))
 }
 
 /// Closes with an RST instead of a FIN.
@@ -201,10 +250,6 @@ fn reset(client: TcpStream) -> Result<()> {
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).context("let a close reset")?;
     drop(client);
     Ok(())
-}
-
-fn source_port(step: &Value) -> Result<u16> {
-    step["sport"].as_u64().and_then(|port| u16::try_from(port).ok()).context("the step has no sport")
 }
 
 #[cfg(test)]
@@ -223,7 +268,7 @@ mod tests {
         let lab = Lab::two_network(2)?;
         lab.client_netns()
             .ip(&["rule add from 10.0.0.0/24 lookup 200", "route add default via 10.0.0.254 table 200"])?;
-        let mut scene = Scene::new(&lab, &json!({ "vport": 2001, "proto": "tcp" }))?;
+        let mut scene = Scene::new(&lab, &json!({ "vport": 2001, "vip": "10.0.0.100", "proto": "tcp" }))?;
         assert_eq!(scene.open(&step(10_000))?, "2");
         assert_eq!(scene.short(&step(10_001))?, "2");
         assert_eq!(scene.open(&step(10_002))?, "2");
@@ -238,11 +283,20 @@ mod tests {
     }
 
     #[test]
+    fn servers_listen_where_commands_say() {
+        let case = json!({
+            "setup": [{ "cmd": "ipvsadm -a -t 10.0.0.100:80 -r 10.1.0.11:8080 -m" }, { "cmd": "ipvsadm -a -f 7 -r fd01::12 -m" }],
+            "steps": [{ "op": "adm", "cmd": "ipvsadm -a -t [fd00::100]:80 --real-server [fd01::11]:8081 -m" }],
+        });
+        assert_eq!(server_ports(&case, 80), BTreeSet::from([80, 8080, 8081]));
+    }
+
+    #[test]
     fn udp_steps_see_who_receives() -> Result<()> {
         let lab = Lab::two_network(2)?;
         lab.client_netns()
             .ip(&["rule add from 10.0.0.0/24 lookup 200", "route add default via 10.0.0.254 table 200"])?;
-        let mut scene = Scene::new(&lab, &json!({ "vport": 2001, "proto": "udp" }))?;
+        let mut scene = Scene::new(&lab, &json!({ "vport": 2001, "vip": "10.0.0.100", "proto": "udp" }))?;
         assert_eq!(scene.open(&step(10_000))?, "2");
         assert_eq!(scene.datagram(0)?, "2");
         scene.close(0);

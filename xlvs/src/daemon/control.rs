@@ -13,7 +13,7 @@ use xlvs_datapath::engine::ApplyError;
 use xlvs_model::view::Info;
 use xlvs_model::{Change, Tunable, diff};
 
-use super::{Daemon, status, upkeep};
+use super::{Daemon, explain, status, upkeep};
 use crate::paths::Paths;
 use crate::plan;
 use crate::protocol::{Answer, Request};
@@ -93,6 +93,10 @@ async fn answer(daemon: &Daemon, request: Request) -> Answer {
             Answer::Info(Info { table_size: engine.tables().sizes.conns, daemons })
         }
         Request::Check => Answer::Check(check(daemon).await),
+        Request::Explain(question) => match explain::explain(daemon, &question).await {
+            Ok(explanation) => Answer::Explanation(Box::new(explanation)),
+            Err(why) => Answer::Failed(why),
+        },
         Request::Connections => Answer::Failed("connections are streamed".to_owned()),
     }
 }

@@ -1,6 +1,7 @@
 //! `xlvs run`: the daemon. Packets do not need it; changes, next hops and the end of connections do.
 
 mod control;
+mod explain;
 mod hops;
 pub mod lock;
 mod start;

@@ -8,7 +8,7 @@ mod director;
 mod player;
 #[cfg(test)]
 mod states;
-mod wire;
+pub mod wire;
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -50,25 +50,34 @@ pub struct Options {
 pub fn run(options: Options) -> Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match (&options.file, &options.servers) {
-        (Some(file), _) => play_file(file, options.only.as_ref(), &mut out)?,
+        (Some(file), _) => return Ok(exit_code(play_file(file, options.only.as_ref(), &mut out)?)),
         (None, Some(servers)) => out.write_all(show(&options, &parse_servers(servers)?)?.as_bytes())?,
         (None, None) => bail!("name a file of recorded cases, or --servers"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints a line of JSON for each case: `name`, `sequence`, `snaps`, `after`; or `name` and `error`.
-fn play_file(file: &Path, only: Option<&Regex>, out: &mut impl Write) -> Result<()> {
+/// How a player ends: well, if every case could be played.
+pub fn exit_code(failed: usize) -> ExitCode {
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints a line of JSON for each case: `name`, `sequence`, `snaps`, `after`; or `name` and `error`. Returns how many could
+/// not be played.
+fn play_file(file: &Path, only: Option<&Regex>, out: &mut impl Write) -> Result<usize> {
     let bytes = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let value = serde_json::from_str(&bytes).with_context(|| format!("{} is no JSON", file.display()))?;
     let cases = player::cases(value).with_context(|| format!("{}", file.display()))?;
     let wanted = |name: &str| only.is_none_or(|only| only.is_match(name));
+    let mut failed = 0;
     for case in cases.iter().filter(|case| wanted(case["name"].as_str().unwrap_or_default())) {
-        let line = player::play(case)
-            .unwrap_or_else(|why| json!({ "name": case["name"], "error": format!("{why:#}") }));
+        let line = player::play(case).unwrap_or_else(|why| {
+            failed += 1;
+            json!({ "name": case["name"], "error": format!("{why:#}") })
+        });
         writeln!(out, "{line}")?;
     }
-    Ok(())
+    Ok(failed)
 }
 
 // -------------------------------------------------------------------------------------------------------- for a person

@@ -22,7 +22,7 @@ pub fn play(case: &Value) -> Result<Value> {
         scene.director.sysctl(name, value as u32)?;
     }
     // Lines that failed in the recording are tried too: they may have done something.
-    list(case, "setup").iter().for_each(|line| scene.command(line));
+    list(case, "setup").iter().try_for_each(|line| scene.command(line))?;
     for step in list(case, "steps") {
         scene.play(step)?;
         scene.director.pass(STEP_MS);
@@ -71,7 +71,7 @@ impl<'t> Scene<'t> {
             }
             "close" => self.with(index(step, "closed")?, Connection::close)?,
             "rst" => self.with(index(step, "closed")?, Connection::reset)?,
-            "adm" => self.command(step),
+            "adm" => self.command(step)?,
             "snap" => {
                 let listings = self.listings(step)?;
                 self.snaps.push(listings);
@@ -82,9 +82,12 @@ impl<'t> Scene<'t> {
         Ok(())
     }
 
-    fn command(&mut self, line: &Value) {
-        let words: Vec<&str> = text(line, "cmd").split_whitespace().skip(1).collect();
-        self.director.ipvsadm(&words);
+    /// Runs a recorded command. One that went well for the kernel must go well here, or the rest means nothing.
+    fn command(&mut self, recorded: &Value) -> Result<()> {
+        let line = text(recorded, "cmd");
+        let printed = self.director.ipvsadm(&line.split_whitespace().skip(1).collect::<Vec<_>>());
+        ensure!(printed.rc == 0 || recorded["rc"] != 0, "{line}: {}", printed.err.trim_end());
+        Ok(())
     }
 
     fn open(&mut self, step: &Value) -> Result<()> {
@@ -118,7 +121,12 @@ impl<'t> Scene<'t> {
         for name in names {
             let words = words_of(name).with_context(|| format!("no listing is called {name:?}"))?;
             let printed = self.director.ipvsadm(&words.split(' ').collect::<Vec<_>>());
-            listings.insert(name.clone(), printed.out.into());
+            let mut listing = printed.out;
+            if !printed.err.is_empty() {
+                // As the recordings have it.
+                listing += &format!("STDERR {}", printed.err);
+            }
+            listings.insert(name.clone(), listing.into());
         }
         Ok(Value::Object(listings))
     }

@@ -235,8 +235,9 @@ impl Choice {
         self.0 & Self::REMEMBER != 0
     }
 
+    /// The number of the chosen server.
     #[inline(always)]
-    fn server(self) -> Option<u32> {
+    pub fn server(self) -> Option<u32> {
         (self.0 != Self::NOBODY.0).then_some(self.0 as u32)
     }
 }

@@ -13,11 +13,10 @@ impl Resolver {
         match ways.as_slice() {
             [] => format!("{addr} is not the address of any server"),
             [way] => self.describe_way(*way),
-            [on_link, routed, ..] => format!(
-                "for direct routing, {}; for NAT and tunnels, {}",
-                self.describe_way(*on_link),
-                self.describe_way(*routed)
-            ),
+            [on_link, routed, ..] => match (self.describe_way(*on_link), self.describe_way(*routed)) {
+                (direct, other) if direct == other => direct,
+                (direct, other) => format!("for direct routing, {direct}; for NAT and tunnels, {other}"),
+            },
         }
     }
 

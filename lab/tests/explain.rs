@@ -1,0 +1,142 @@
+//! `xlvs explain` tells what then happens, and changes nothing.
+
+mod common;
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+use common::{Method, all, eventually, serve, with_director};
+use serde_json::Value;
+use xlvs_lab::client::ask_again;
+use xlvs_lab::{Director, Lab, Layout, NameServer};
+
+const ASK: u16 = 7000;
+
+#[test]
+fn a_new_connection_goes_where_it_was_told_and_asking_changes_nothing() -> Result<()> {
+    with_director(Layout::TwoNetwork, 3, |lab, director| {
+        let _names = NameServer::on_all(lab, ASK)?;
+        for (number, (scheduler, method)) in
+            (0..).zip([("rr", Method::Nat), ("wlc", Method::Dr), ("sh", Method::Tun)])
+        {
+            let vip = SocketAddr::new(lab.vip(number).into(), ASK);
+            serve(lab, director, ("-t", vip), scheduler, &all(lab, method))?;
+            for port in 40_000..40_004 {
+                connects_as_told(lab, director, vip, port, scheduler)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Explains a connection, makes it, and explains a packet of it.
+fn connects_as_told(
+    lab: &Lab,
+    director: &Director,
+    vip: SocketAddr,
+    port: u16,
+    scheduler: &str,
+) -> Result<()> {
+    let from = SocketAddr::new(lab.layout().client(1).into(), port);
+    let told = explain_unnoticed(director, &vip.to_string(), from)?;
+    ensure!(told["fate"] == "forward" && told["connection"].is_null(), "{told:#}");
+    let scheduling = &told["scheduling"];
+    ensure!(scheduling["scheduler"] == scheduler, "{told:#}");
+    ensure!(scheduling["candidates"].as_array().is_some_and(|all| all.len() == 3), "{told:#}");
+    ensure!(scheduling["chosen"] == told["server"] && told["leaves"]["state"] == "SYN_RECV", "{told:#}");
+    let mut stream = lab.client().connect(from, vip)?;
+    let who = ask_again(&mut stream)?;
+    let server = lab.servers.iter().find(|server| server.name == who).context("a server answered")?;
+    ensure!(told["server"]["addr"] == server.address.to_string(), "{who} answered, but was told\n{told:#}");
+
+    if scheduler == "rr" {
+        // By NAT its answers pass here too, to where they are routed.
+        let back =
+            explain_unnoticed(director, &from.to_string(), SocketAddr::new(server.address.into(), ASK))?;
+        ensure!(
+            back["fate"] == "forward" && back["sentence"].as_str().is_some_and(|s| s.contains("reply")),
+            "{back:#}"
+        );
+    }
+
+    let told = explain_unnoticed(director, &vip.to_string(), from)?;
+    ensure!(told["connection"]["state"] == "ESTABLISHED" && told["scheduling"].is_null(), "{told:#}");
+    ensure!(told["fate"] == "forward" && told["server"]["addr"] == server.address.to_string(), "{told:#}");
+    Ok(())
+}
+
+#[test]
+fn what_is_not_forwarded_is_told_with_its_reason() -> Result<()> {
+    with_director(Layout::TwoNetwork, 1, |lab, director| {
+        let vip = SocketAddr::new(lab.vip(0).into(), ASK);
+        serve(lab, director, ("-t", vip), "wlc", &all(lab, Method::Nat))?;
+        let from = SocketAddr::new(lab.layout().client(1).into(), 40_000);
+        let reason = |to: &str, expected: (&str, &str)| -> Result<Value> {
+            let told = explain_unnoticed(director, to, from)?;
+            ensure!((&told["fate"], &told["reason"]) == (&expected.0.into(), &expected.1.into()), "{told:#}");
+            Ok(told)
+        };
+        reason(&format!("udp:{vip}"), ("pass", "no_service"))?;
+        reason(&format!("{}:{ASK}", lab.layout().director()), ("pass", "not_ours"))?;
+        reason("198.51.100.7:80", ("pass", "not_ours"))?;
+
+        // Nobody has this address.
+        let nobody = SocketAddr::new(lab.vip(1).into(), ASK);
+        director.must(&format!("-A -t {nobody}"))?;
+        director.must(&format!("-a -t {nobody} -r 10.1.0.99 -m"))?;
+        let mut told = Value::Null;
+        eventually("the neighbour is given up", || {
+            told = reason(&nobody.to_string(), ("drop", "next_hop_unresolved"))?;
+            Ok(told["next_hop"].as_str().is_some_and(|why| why.contains("10.1.0.99")))
+        })?;
+
+        director.must(&format!("-e -t {vip} -r {}:{ASK} -m -w 0", lab.servers[0].address))?;
+        let told = explain_unnoticed(director, &vip.to_string(), from)?;
+        ensure!(told["fate"] == "answer", "{told:#}");
+        let unusable = &told["scheduling"]["candidates"][0]["unusable"];
+        ensure!(unusable.as_str().is_some_and(|why| why.contains("weight 0")), "{told:#}");
+
+        let reply = director.command("explain", &["--from", "10.0.0.1:40000"])?;
+        ensure!(reply.code == Some(0) && reply.out.contains(&format!("TCP {vip}")), "{reply:?}");
+        let reply =
+            director.command("explain", &["--from", "10.0.0.1:40000", "--service", "[fd00::100]:80"])?;
+        ensure!(reply.code == Some(1) && reply.err.contains("different families"), "{reply:?}");
+        Ok(())
+    })
+}
+
+/// What `xlvs explain` says, having seen that nothing is otherwise afterwards. A late packet of an earlier connection may
+/// come in between, once; what the explanation itself changed would be changed each time.
+fn explain_unnoticed(director: &Director, service: &str, from: SocketAddr) -> Result<Value> {
+    let mut told = Value::Null;
+    eventually("explaining changes nothing", || {
+        let before = everything(director)?;
+        let words = ["--json", "--service", service, "--from", &from.to_string()];
+        let reply = director.command("explain", &words)?;
+        ensure!(reply.code == Some(0), "xlvs explain: {}", reply.err);
+        told = serde_json::from_str(&reply.out)?;
+        Ok(everything(director)? == before)
+    })?;
+    ensure!(told.as_array().is_some_and(|all| all.len() == 1), "{told:#}");
+    Ok(told[0].take())
+}
+
+/// Services, counts, connections without their seconds, and packets by fate.
+fn everything(director: &Director) -> Result<[String; 4]> {
+    let connections = director.must("-Lnc")?;
+    let mut connections: Vec<String> = connections.lines().map(timeless).collect();
+    connections.sort();
+    let status: Value = serde_json::from_str(&director.command("status", &["--json"])?.out)?;
+    let packets = ["forwarded", "answered", "drops"].map(|what| status[what].to_string()).concat();
+    director.check()?;
+    Ok([director.must("-Ln")?, connections.join("\n"), packets, director.command("save", &[])?.out])
+}
+
+fn timeless(line: &str) -> String {
+    line.split_whitespace()
+        .enumerate()
+        .filter(|(at, _)| *at != 1)
+        .map(|(_, word)| word)
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -1,0 +1,186 @@
+//! The commands that need no daemon, from outside: players, completions, manual pages.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+fn xlvs(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xlvs")).args(words).output().expect("the binary was built")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn succeeds(words: &[&str]) -> String {
+    let output = xlvs(words);
+    assert!(output.status.success(), "xlvs {words:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// A file of its own in the directory for temporary ones, removed at the end.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn holding(name: &str, content: &Value) -> Self {
+        let path = std::env::temp_dir().join(format!("xlvs-cli-{}-{name}.json", std::process::id()));
+        std::fs::write(&path, content.to_string()).expect("a file for the test");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("a name in UTF-8")
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_file(&self.0);
+    }
+}
+
+fn recorded(file: &str) -> String {
+    format!("{}/../tests/oracle/sched/{file}.json", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn case(name: &str) -> Value {
+    let scheduler = name.split('-').next().expect("a scheduler");
+    let file = std::fs::read_to_string(recorded(scheduler)).expect("the recording");
+    let file: Value = serde_json::from_str(&file).expect("JSON");
+    let cases = file["cases"].as_array().expect("cases");
+    cases.iter().find(|case| case["name"] == name).expect("the case is recorded").clone()
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+fn names(lines: &[Value]) -> Vec<&str> {
+    lines.iter().map(|line| line["name"].as_str().unwrap_or_default()).collect()
+}
+
+// ------------------------------------------------------------------------------------------------------------ players
+
+#[test]
+fn only_is_a_regular_expression() {
+    let output = xlvs(&["simulate", &recorded("wrr"), "--only", "^wrr-(123|511)-held-1client$"]);
+    assert!(output.status.success());
+    assert_eq!(names(&lines(&output)), ["wrr-123-held-1client", "wrr-511-held-1client"]);
+    for command in [&["simulate"][..], &["lab", "play"]] {
+        let output = xlvs(&[command, &["nothing.json", "--only", "("]].concat());
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_file_may_hold_one_case() {
+    let case = case("wlc-123-held-1client");
+    let file = Temporary::holding("one", &case);
+    let output = xlvs(&["simulate", file.path()]);
+    let lines = lines(&output);
+    assert!(output.status.success() && lines.len() == 1);
+    assert_eq!(lines[0]["sequence"], case["sequence"]);
+    assert_eq!(lines[0]["after"]["Ln"], case["after"]["Ln"]);
+}
+
+#[test]
+fn a_case_that_cannot_be_played_has_its_line_and_the_others_theirs() {
+    let good = case("rr-123-held-1client");
+    let mut odd = good.clone();
+    odd["name"] = "odd".into();
+    odd["steps"] = json!([{ "op": "dance" }]);
+    let file = Temporary::holding("odd", &json!({ "cases": [odd, good] }));
+    let output = xlvs(&["simulate", file.path()]);
+    let lines = lines(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(names(&lines), ["odd", "rr-123-held-1client"]);
+    assert!(lines[0]["error"].as_str().is_some_and(|why| why.contains("dance")), "{}", lines[0]);
+    assert_eq!(lines[1]["sequence"], good["sequence"]);
+}
+
+#[test]
+fn a_command_that_went_well_for_the_kernel_must_go_well() {
+    let mut refused = case("rr-123-held-1client");
+    refused["setup"][0]["cmd"] = "ipvsadm -A -t 10.0.0.100:2002 -s none-such".into();
+    let file = Temporary::holding("refused", &refused);
+    let output = xlvs(&["simulate", file.path()]);
+    let why = lines(&output)[0]["error"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(why.contains("none-such: Scheduler or persistence engine not found"), "{why}");
+}
+
+#[test]
+fn a_file_that_holds_no_cases_is_refused() {
+    let file = Temporary::holding("none", &json!({ "cases": 7 }));
+    let output = xlvs(&["simulate", file.path()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("`cases` is no list"), "{}", text(&output.stderr));
+}
+
+// -------------------------------------------------------------------------------------------- completions and pages
+
+/// The commands that `xlvs --help` lists.
+fn commands() -> Vec<String> {
+    let help = succeeds(&["--help"]);
+    let list = help.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a list");
+    let names = list.lines().filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_command_has_a_page_and_completions() {
+    let commands = commands();
+    assert!(commands.len() >= 14, "{commands:?}");
+    let page = succeeds(&["man"]);
+    for command in &commands {
+        assert!(page.contains(&format!("xlvs\\-{command}(8)")), "{command} is not on the page");
+        if command != "ipvsadm" {
+            let own = succeeds(&["man", command]);
+            assert!(
+                own.contains(&format!(".TH xlvs-{command} 8"))
+                    || own.contains(&format!(".TH xlvs\\-{command} 8")),
+                "{own}"
+            );
+        }
+        for shell in ["bash", "zsh", "fish"] {
+            let text = succeeds(&["completions", shell]);
+            assert!(text.contains(command.as_str()), "{shell} does not know {command}");
+        }
+    }
+    assert_eq!(xlvs(&["man", "nonsense"]).status.code(), Some(1));
+}
+
+#[test]
+fn ipvsadm_has_a_page_and_completions_of_its_own() {
+    let page = succeeds(&["man", "ipvsadm"]);
+    for option in ["add\\-service", "tun\\-type", "sched\\-flags"] {
+        assert!(page.contains(option), "{option} is not on the page");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let text = succeeds(&["completions", shell, "ipvsadm"]);
+        assert!(text.contains("add-service") && text.contains("lblcr"), "{shell}: {text}");
+    }
+}
+
+#[test]
+fn completions_for_bash_are_bash() {
+    for program in ["xlvs", "ipvsadm"] {
+        let script = succeeds(&["completions", "bash", program]);
+        let checked = Command::new("bash").args(["-n", "-c", &script]).output().expect("bash is there");
+        assert!(checked.status.success(), "{program}: {}", text(&checked.stderr));
+    }
+}
+
+#[test]
+fn without_a_daemon_commands_say_what_to_do() {
+    for words in [&["status"][..], &["save"], &["explain", "--from", "10.0.0.1:40000"], &["check"]] {
+        let output = xlvs(&[words, &["--run-dir", "/nonexistent"]].concat());
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        assert!(
+            text(&output.stderr).contains("is `xlvs run` running?"),
+            "{words:?}: {}",
+            text(&output.stderr)
+        );
+    }
+}
