@@ -12,6 +12,7 @@ use xlvs_core::conn::word::Tick;
 use xlvs_core::conn::table::{New, Probe, Refused, packed};
 use xlvs_core::conn::{Bucket, Memory, SlotId};
 use xlvs_core::env::{Env, Route, RouteQuery, Step};
+use xlvs_core::marks::Rule;
 use xlvs_core::persist;
 use xlvs_core::sched::{Choice, Question};
 use xlvs_core::sched::affinity::{self, Set};
@@ -305,6 +306,11 @@ impl Env for KernelEnv {
     #[inline(always)]
     fn choices(&self, line: u32) -> Option<&Choices> {
         record(&maps::CHOICES, line)
+    }
+
+    #[inline(always)]
+    fn mark_rule(&self, number: u32) -> Option<&Rule> {
+        record(&maps::MARKS, number)
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@ use xlvs_core::cell::Cell64;
 use xlvs_core::config::Config;
 use xlvs_core::conn::Bucket;
 use xlvs_core::director::Stage;
+use xlvs_core::marks::{self, Rule};
 use xlvs_core::sched::affinity::{self, Set};
 use xlvs_core::sched::choices::Choices;
 use xlvs_core::server::Server;
@@ -27,6 +28,8 @@ pub static CONNS_V6: Array<Bucket<5>> = Array::pinned(1, MMAPABLE);
 pub static REPLIES_V6: Array<Bucket<5>> = Array::pinned(1, MMAPABLE);
 #[map]
 pub static SERVICES_V6: Array<Bucket<5>> = Array::pinned(1, MMAPABLE);
+#[map]
+pub static MARKS: Array<Rule> = Array::pinned(marks::MOST, MMAPABLE);
 /// By processor.
 #[map]
 pub static HANDED: Array<Handed> = Array::pinned(1, 0);

@@ -91,9 +91,10 @@ impl<'a> Stage<'a> {
     }
 
     fn play(&mut self, case: &Value) -> Result<Value> {
-        ensure!(case["fwmark"].is_null(), "mark services cannot be played yet");
         self.freshen(case)?;
-        let outcome = tune(&self.director, case).and_then(|()| play_steps(self.lab, &self.director, case));
+        let outcome = tune(&self.director, case)
+            .and_then(|()| mark(&self.director, case))
+            .and_then(|()| play_steps(self.lab, &self.director, case));
         // The next case finds no service, whatever became of this one.
         self.director.must("-C")?;
         outcome
@@ -131,7 +132,8 @@ fn changes_settings(case: &Value) -> bool {
         line["op"] == "sh" || words.any(|word| word == "--set" || word.contains("-daemon"))
     };
     let tunes = case["sysctls"].as_object().is_some_and(|all| !all.is_empty());
-    tunes || list(case, "setup").iter().chain(list(case, "steps")).any(global)
+    let marks = !case["fwmark"].is_null();
+    tunes || marks || list(case, "setup").iter().chain(list(case, "steps")).any(global)
 }
 
 /// Sets the director's tunables as the case has them.
@@ -141,6 +143,19 @@ fn tune(director: &Director, case: &Value) -> Result<()> {
         let reply = director.command("tune", &[&format!("{name}={value}")])?;
         ensure!(reply.code == Some(0), "{name} cannot be set to {value}: {}", reply.err.trim_end());
     }
+    Ok(())
+}
+
+/// Marks packets as the case has it: those to its port, whatever their address.
+fn mark(director: &Director, case: &Value) -> Result<()> {
+    let Some(mark) = case["fwmark"].as_u64() else { return Ok(()) };
+    let (mark, port) = (mark.to_string(), case["vport"].to_string());
+    let mut words = vec!["add", &mark, "--port", &port, "--protocol", text(case, "proto")];
+    if case["ipv6"] == true {
+        words.push("--ipv6");
+    }
+    let reply = director.command("mark", &words)?;
+    ensure!(reply.code == Some(0), "packets cannot be marked: {}", reply.err.trim_end());
     Ok(())
 }
 

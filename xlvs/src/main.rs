@@ -7,6 +7,7 @@ mod daemon;
 mod drain;
 mod explain;
 mod listings;
+mod mark;
 mod named;
 mod overview;
 mod paint;
@@ -58,6 +59,8 @@ enum Command {
     Save(paths::Paths),
     /// Show or set LVS's tunables (the kernel's net.ipv4.vs.*).
     Tune(tune::Options),
+    /// Say which packets carry which mark, for services of marks (ipvsadm -f).
+    Mark(mark::Options),
     /// Give a server no new connections, and wait until it has none.
     Drain(drain::Options),
     /// Print completions for a shell.
@@ -118,6 +121,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Apply(options) => apply::apply(&options),
         Command::Save(paths) => apply::save(&paths),
         Command::Tune(options) => tune::run(&options),
+        Command::Mark(options) => mark::run(&options),
         Command::Drain(options) => drain::run(&options),
         Command::Completions(options) => words::completions(Cli::command(), &options),
         Command::Man(page) => words::page(Cli::command(), &page),

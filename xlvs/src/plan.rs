@@ -6,7 +6,9 @@ use xlvs_model::{
     Change, Model, Refusal, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel, supported,
 };
 
-/// The model that these changes make of nothing. What they do not speak of (timeouts, tunables, daemons) stays as it is now.
+use crate::mark;
+
+/// The model that these changes make of nothing. What they do not speak of (timeouts, tunables, marks, daemons) stays as it is now.
 pub fn desired(changes: &[Change], now: &Model) -> Result<Model, (usize, Refusal)> {
     let mut model = Model::default();
     keep_globals(now, &mut model).map_err(|why| (0, why))?;
@@ -22,10 +24,11 @@ pub fn desired(changes: &[Change], now: &Model) -> Result<Model, (usize, Refusal
     Ok(model)
 }
 
-/// Timeouts and tunables as another model has them.
+/// Timeouts, tunables and rules of marks as another model has them.
 fn keep_globals(from: &Model, model: &mut Model) -> Result<(), Refusal> {
     model.apply(&Change::SetTimeouts(from.timeouts()))?;
-    from.tunables().changed().try_for_each(|(tunable, value)| model.apply(&Change::Tune(tunable, value)))
+    from.tunables().changed().try_for_each(|(tunable, value)| model.apply(&Change::Tune(tunable, value)))?;
+    from.marks().iter().try_for_each(|rule| model.apply(&Change::AddMark(*rule)))
 }
 
 /// The same model, but servers that are there already keep the order in which they are, and new ones follow.
@@ -91,6 +94,8 @@ fn sentence(change: &Change, now: &Model) -> String {
         Change::Tune(tunable, value) => {
             format!("change {}: {} -> {value}", tunable.name(), now.tunables().get(*tunable))
         }
+        Change::AddMark(rule) => format!("add mark rule {}", mark::words(rule)),
+        Change::DeleteMark(rule) => format!("delete mark rule {}", mark::words(rule)),
         Change::Flush => "delete all services".to_owned(),
         Change::Zero(_) => "set counters to zero".to_owned(),
         Change::StartSync(daemon) => format!("start the {:?} synchronisation daemon", daemon.role),

@@ -106,6 +106,10 @@ pub struct Config {
     pub lblc_expiration: Cell32,
     /// `lblcr_expiration` in ticks.
     pub lblcr_expiration: Cell32,
+    /// Rules of marks that there are.
+    pub mark_rules: Cell32,
+    /// Keeps what follows aligned.
+    pub reserved_too: Cell32,
     /// Seed of the tables' hash.
     pub seed: Cell64,
     /// Addresses that packets to us may carry as their destination.

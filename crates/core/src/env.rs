@@ -8,6 +8,7 @@ use crate::conn::key::{V4, V6};
 use crate::conn::table::Memory;
 use crate::conn::word::Tick;
 use crate::family;
+use crate::marks::Rule;
 use crate::persist;
 use crate::sched::affinity::{self, Set};
 use crate::sched::choices::Choices;
@@ -86,6 +87,9 @@ pub trait Env {
     }
     /// A line of a scheduler's table.
     fn choices(&self, line: u32) -> Option<&Choices>;
+
+    /// A rule of marks.
+    fn mark_rule(&self, number: u32) -> Option<&Rule>;
 
     /// The configuration record.
     fn config(&self) -> Option<&Config>;

@@ -50,6 +50,8 @@ pub trait Family<const K: usize>: Sized {
     fn mark(mark: u32) -> Self::Addr;
     /// May this address be in the set?
     fn is_in(filter: &Filter, addr: Self::Addr) -> bool;
+    /// An address as the rules of marks have it.
+    fn as_marked(addr: Self::Addr) -> [u64; 2];
     /// What a scheduler is asked.
     fn question(service: u32, client: Self::Addr, port: [u8; 2], dest: Self::Addr) -> Question;
     /// A server's address.
@@ -182,6 +184,11 @@ impl Family<{ key::V4 }> for V4 {
     #[inline(always)]
     fn is_in(filter: &Filter, addr: [u8; 4]) -> bool {
         filter.may_hold_v4(addr)
+    }
+
+    #[inline(always)]
+    fn as_marked(addr: [u8; 4]) -> [u64; 2] {
+        [u32::from_ne_bytes(addr) as u64, 0]
     }
 
     #[inline(always)]
@@ -329,6 +336,11 @@ impl Family<{ key::V6 }> for V6 {
     #[inline(always)]
     fn is_in(filter: &Filter, addr: AddrV6) -> bool {
         filter.may_hold_v6(addr)
+    }
+
+    #[inline(always)]
+    fn as_marked(addr: AddrV6) -> [u64; 2] {
+        addr.0
     }
 
     #[inline(always)]

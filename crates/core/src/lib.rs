@@ -21,6 +21,7 @@ pub mod expire;
 pub mod family;
 pub mod forward;
 pub mod icmp;
+pub mod marks;
 pub mod method;
 pub mod packet;
 pub mod parse;

@@ -13,8 +13,9 @@ use xlvs_core::config::{FILTER_WORDS, Filter, class, filter_bit_v4, filter_bit_v
 use xlvs_core::conn::table::{self, New, Probe, Refused};
 use xlvs_core::conn::word::{Tick, Word};
 use xlvs_core::conn::{Bucket, Memory as _};
-use xlvs_core::director::service_key;
+use xlvs_core::director::{mark_key, service_key};
 use xlvs_core::family;
+use xlvs_core::marks::Rule;
 use xlvs_core::persist;
 use xlvs_core::pressure::{self, Memory, Mode};
 use xlvs_core::sched::{self, choices};
@@ -26,8 +27,8 @@ use xlvs_model::spec::{Method, Protocol, Scheduler};
 use xlvs_model::state::Service;
 use xlvs_model::view::{ServerView, ServiceView, Stats};
 use xlvs_model::{
-    Change, Family, Model, Refusal, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts, Tunable,
-    supported,
+    Change, Family, MarkRule, Model, Refusal, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts,
+    Tunable, supported,
 };
 
 use crate::estimator::Estimator;
@@ -81,6 +82,7 @@ struct Touched {
     services_differ: bool,
     timeouts: bool,
     tunables: bool,
+    marks: bool,
     zeroed: Vec<Option<ServiceKey>>,
 }
 
@@ -146,6 +148,7 @@ impl Touched {
             }
             Change::SetTimeouts(_) => touched.timeouts = true,
             Change::Tune(..) => touched.tunables = true,
+            Change::AddMark(_) | Change::DeleteMark(_) => touched.marks = true,
             Change::Zero(which) => touched.zeroed.push(*which),
             Change::StartSync(_) | Change::StopSync(_) => {}
         }
@@ -167,6 +170,7 @@ impl Touched {
         self.services_differ |= other.services_differ;
         self.timeouts |= other.timeouts;
         self.tunables |= other.tunables;
+        self.marks |= other.marks;
         self.zeroed.extend(other.zeroed);
     }
 }
@@ -347,6 +351,9 @@ impl Engine {
         if touched.tunables {
             self.write_tunables();
         }
+        if touched.marks {
+            self.write_marks();
+        }
         let zeroed = touched.zeroed.clone();
         zeroed.into_iter().try_for_each(|which| self.zero(which))
     }
@@ -371,6 +378,7 @@ impl Engine {
         self.write_filters();
         self.write_timeouts();
         self.write_tunables();
+        self.write_marks();
     }
 
     // ------------------------------------------------------------------------------------------------- services
@@ -411,9 +419,12 @@ impl Engine {
             self.replace_table(id, spec, listed);
         }
         let record = &self.tables.services[id as usize];
-        if let ServiceKey::Address { port, .. } = spec.key {
-            record.port.store(u32::from(port));
-        }
+        let (port, mark) = match spec.key {
+            ServiceKey::Address { port, .. } => (port, 0),
+            ServiceKey::Mark { mark, .. } => (0, mark),
+        };
+        record.port.store(u32::from(port));
+        record.mark.store(mark);
         if let Some(persistence) = spec.persistence {
             record.persist_mask.store(mask_as_compared(spec.key.family(), persistence.netmask));
             if let Some(class) = self.class_for(persistence.timeout) {
@@ -505,7 +516,13 @@ impl Engine {
     }
 
     fn place_of(&self, key: &ServiceKey) -> Option<Listing> {
-        let ServiceKey::Address { protocol, addr, port } = *key else { return None };
+        let ServiceKey::Address { protocol, addr, port } = *key else {
+            let ServiceKey::Mark { mark, family } = *key else { return None };
+            return Some(match family {
+                Family::Inet => Listing::V4(mark_key::<family::V4, 2>(mark)),
+                Family::Inet6 => Listing::V6(mark_key::<family::V6, 5>(mark)),
+            });
+        };
         let (port, protocol) = (port.to_be_bytes(), protocol as u8);
         Some(match addr {
             IpAddr::V4(vip) => Listing::V4(service_key::<family::V4, 2>(vip.octets(), port, protocol)),
@@ -650,6 +667,16 @@ impl Engine {
         let ticks = |tunable| tunables.get(tunable) * Tick::PER_SECOND;
         config.lblc_expiration.store(ticks(Tunable::LblcExpiration));
         config.lblcr_expiration.store(ticks(Tunable::LblcrExpiration));
+    }
+
+    /// The rules of marks. A packet that comes while they are written may see some of the old and some of the new ones.
+    fn write_marks(&self) {
+        let rules = self.model.marks();
+        for (record, rule) in self.tables.marks.iter().zip(rules) {
+            write_mark(record, rule);
+        }
+        self.tables.marks.iter().skip(rules.len()).for_each(|record| record.mark.store(0));
+        self.tables.config().mark_rules.store(rules.len() as u32);
     }
 
     /// Raises and lowers LVS's defences; to be called once a second and after a change of tunables. `available` is the free
@@ -1010,6 +1037,21 @@ fn mask_as_compared(family: Family, netmask: u32) -> u32 {
         Family::Inet => netmask.to_be(),
         Family::Inet6 => netmask,
     }
+}
+
+fn write_mark(record: &Rule, rule: &MarkRule) {
+    record.mark.store(0);
+    let (addr, prefix) = rule.to.map_or(([0; 16], 0), |(addr, prefix)| (addr_bytes(addr), prefix));
+    let bits = if prefix == 0 { 0 } else { u128::MAX << (128 - u32::from(prefix)) };
+    let words = |bytes: [u8; 16]| AddrV6::from_bytes(bytes).0;
+    for (i, (addr, mask)) in words(addr).into_iter().zip(words(bits.to_be_bytes())).enumerate() {
+        record.addr[i].store(addr & mask);
+        record.mask[i].store(mask);
+    }
+    record.ports.store(u32::from(rule.ports.0) | u32::from(rule.ports.1) << 16);
+    record.protocol.store(u32::from(rule.protocol.unwrap_or(0)));
+    record.is_v6.store(u32::from(rule.family == Family::Inet6));
+    record.mark.store(rule.mark);
 }
 
 /// A server's flags as specified; whether its next hop is known stays.

@@ -7,6 +7,7 @@ use xlvs_core::config::Config;
 use xlvs_core::conn::word::Tick;
 use xlvs_core::env::{Env, Route, RouteQuery, Step};
 use xlvs_core::expire;
+use xlvs_core::marks::Rule;
 use xlvs_core::sched::affinity::{self, Set};
 use xlvs_core::sched::choices::Choices;
 use xlvs_core::server::Server;
@@ -123,6 +124,10 @@ impl<'t> Env for HostEnv<'t> {
 
     fn choices(&self, line: u32) -> Option<&Choices> {
         self.tables.choices.get(line as usize)
+    }
+
+    fn mark_rule(&self, number: u32) -> Option<&Rule> {
+        self.tables.marks.get(number as usize)
     }
 
     fn config(&self) -> Option<&Config> {

@@ -12,6 +12,7 @@ use xlvs_core::conn::word::{Tick, Word};
 use xlvs_core::director;
 use xlvs_core::env::{Env, Route, RouteQuery, Step};
 use xlvs_core::family::{self, Ends, Family};
+use xlvs_core::marks::Rule;
 use xlvs_core::packet::Frame;
 use xlvs_core::sched::affinity::{self, Set};
 use xlvs_core::sched::choices::Choices;
@@ -227,6 +228,10 @@ impl<'t> Env for Rehearsal<'t> {
 
     fn choices(&self, line: u32) -> Option<&Choices> {
         self.choices.get(line as usize)
+    }
+
+    fn mark_rule(&self, number: u32) -> Option<&Rule> {
+        self.tables.marks.get(number as usize)
     }
 
     fn config(&self) -> Option<&Config> {

@@ -8,6 +8,7 @@ use xlvs_core::config::Config;
 use xlvs_core::conn::word::Word;
 use xlvs_core::conn::{Bucket, LANES, Memory, SlotId};
 use xlvs_core::family::slot_in;
+use xlvs_core::marks::{self, Rule};
 use xlvs_core::sched::affinity::{self, Set};
 use xlvs_core::sched::choices::Choices;
 use xlvs_core::server::Server;
@@ -157,6 +158,8 @@ pub struct Tables {
     pub choices: Region<Choices>,
     /// One record.
     pub config: Region<Config>,
+    /// Rules of marks.
+    pub marks: Region<Rule>,
     /// Services by id.
     pub services: Region<Service>,
     /// Blocks by id.
@@ -184,6 +187,7 @@ impl Tables {
             sets: Region::zeroed(sizes.affinity as usize * LANES),
             choices: Region::zeroed(sizes.choices as usize),
             config: Region::zeroed(1),
+            marks: Region::zeroed(marks::MOST as usize),
             services: Region::zeroed(sizes.services as usize),
             blocks: Region::zeroed(sizes.blocks as usize),
             servers: Region::zeroed(sizes.blocks as usize * BLOCK),

@@ -20,6 +20,7 @@ use thiserror::Error;
 use xlvs_core::conn::LANES;
 use xlvs_core::conn::word::Tick;
 use xlvs_core::director::Stage;
+use xlvs_core::marks;
 use xlvs_core::service::BLOCK;
 
 use crate::evict::{Doomed, Evictor};
@@ -112,7 +113,7 @@ pub struct Pins {
     root: PathBuf,
 }
 
-const MAPS: [&str; 18] = [
+const MAPS: [&str; 19] = [
     "CONNS_V4",
     "REPLIES_V4",
     "SERVICES_V4",
@@ -120,6 +121,7 @@ const MAPS: [&str; 18] = [
     "REPLIES_V6",
     "SERVICES_V6",
     "HANDED",
+    "MARKS",
     "CONFIG",
     "SERVICES",
     "BLOCKS",
@@ -527,6 +529,7 @@ fn map_tables(ebpf: &mut Ebpf, sizes: Sizes) -> Result<Tables, XdpError> {
         sets: region(ebpf, "SETS", sizes.affinity * LANES as u32)?,
         choices: region(ebpf, "CHOICES", sizes.choices)?,
         config: region(ebpf, "CONFIG", 1)?,
+        marks: region(ebpf, "MARKS", marks::MOST)?,
         services: region(ebpf, "SERVICES", sizes.services)?,
         blocks: region(ebpf, "BLOCKS", sizes.blocks)?,
         servers: region(ebpf, "SERVERS", sizes.blocks * BLOCK as u32)?,

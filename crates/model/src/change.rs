@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::marks::MarkRule;
 use crate::spec::{ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts};
 use crate::tunables::Tunable;
 
@@ -31,6 +32,10 @@ pub enum Change {
     Zero(Option<ServiceKey>),
     /// `xlvs tune`
     Tune(Tunable, u32),
+    /// `xlvs mark add`
+    AddMark(MarkRule),
+    /// `xlvs mark delete`
+    DeleteMark(MarkRule),
     /// `--start-daemon`
     StartSync(SyncDaemon),
     /// `--stop-daemon`

@@ -29,6 +29,7 @@ pub fn diff(old: &Model, new: &Model) -> Plan {
         plan.push(Change::SetTimeouts(new.timeouts()));
     }
     change_tunables(old, new, &mut plan);
+    change_marks(old, new, &mut plan);
     start_daemons(old, new, &mut plan);
     plan
 }
@@ -37,6 +38,13 @@ fn change_tunables(old: &Model, new: &Model, plan: &mut Plan) {
     let differs = |tunable: &Tunable| old.tunables().get(*tunable) != new.tunables().get(*tunable);
     let differing = Tunable::all().filter(differs);
     plan.extend(differing.map(|tunable| Change::Tune(tunable, new.tunables().get(tunable))));
+}
+
+/// The order of rules counts: from the first that differs on, all are taken away and made again.
+fn change_marks(old: &Model, new: &Model, plan: &mut Plan) {
+    let same = old.marks().iter().zip(new.marks()).take_while(|(a, b)| a == b).count();
+    plan.extend(old.marks()[same..].iter().rev().map(|rule| Change::DeleteMark(*rule)));
+    plan.extend(new.marks()[same..].iter().map(|rule| Change::AddMark(*rule)));
 }
 
 /// Newest first, so that nothing has to move up.

@@ -6,6 +6,7 @@
 pub mod change;
 pub mod check;
 pub mod diff;
+pub mod marks;
 pub mod refusal;
 mod services;
 pub mod spec;
@@ -16,6 +17,7 @@ pub mod view;
 
 pub use change::Change;
 pub use diff::{Plan, diff};
+pub use marks::MarkRule;
 pub use refusal::Refusal;
 pub use spec::{
     Family, Persistence, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts, Tunnel,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::change::{Change, SyncDaemon, SyncRole};
 use crate::check;
+use crate::marks::{self, MarkRule};
 use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::spec::{ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts};
@@ -40,6 +41,7 @@ pub struct Model {
     services: Services,
     timeouts: Timeouts,
     tunables: Tunables,
+    marks: Vec<MarkRule>,
     daemons: Vec<SyncDaemon>,
 }
 
@@ -64,6 +66,11 @@ impl Model {
         &self.tunables
     }
 
+    /// The rules of marks, in their order.
+    pub fn marks(&self) -> &[MarkRule] {
+        &self.marks
+    }
+
     /// The synchronisation daemons, master first, with every default filled in.
     pub fn daemons(&self) -> &[SyncDaemon] {
         &self.daemons
@@ -86,6 +93,8 @@ impl Model {
             Change::Tune(tunable, value) => {
                 self.tunables.set(*tunable, *value).map_err(|why| Refusal::Unsupported(why.to_string()))
             }
+            Change::AddMark(rule) => self.add_mark(rule),
+            Change::DeleteMark(rule) => self.delete_mark(rule),
             Change::Zero(None) => Ok(()),
             Change::Zero(Some(key)) => self.service(key).map(|_| ()).ok_or(Refusal::NoService),
             Change::StartSync(daemon) => self.start_sync(daemon),
@@ -154,6 +163,25 @@ impl Model {
         Ok(())
     }
 
+    fn add_mark(&mut self, rule: &MarkRule) -> Result<(), Refusal> {
+        rule.check()?;
+        if self.marks.contains(rule) {
+            return Err(Refusal::Exists);
+        }
+        if self.marks.len() == marks::MOST {
+            return Err(Refusal::NoRoom(format!("there are {} rules of marks already", marks::MOST)));
+        }
+        self.marks.push(*rule);
+        Ok(())
+    }
+
+    fn delete_mark(&mut self, rule: &MarkRule) -> Result<(), Refusal> {
+        let at = self.marks.iter().position(|known| known == rule);
+        let at = at.ok_or_else(|| Refusal::Unsupported("there is no such rule of marks".to_owned()))?;
+        self.marks.remove(at);
+        Ok(())
+    }
+
     fn start_sync(&mut self, daemon: &SyncDaemon) -> Result<(), Refusal> {
         // The synchronisation protocol carries one family per connection, so the kernel keeps the two apart.
         if self.services().iter().any(Service::has_mixed_families) {
@@ -178,6 +206,7 @@ impl PartialEq for Model {
     fn eq(&self, other: &Self) -> bool {
         self.timeouts == other.timeouts
             && self.tunables == other.tunables
+            && self.marks == other.marks
             && self.daemons == other.daemons
             && self.services().len() == other.services().len()
             && self.services().iter().all(|s| other.service(&s.spec.key) == Some(s))
@@ -202,6 +231,8 @@ struct Stored {
     #[serde(default)]
     tunables: Tunables,
     #[serde(default)]
+    marks: Vec<MarkRule>,
+    #[serde(default)]
     daemons: Vec<SyncDaemon>,
 }
 
@@ -211,6 +242,7 @@ impl From<Model> for Stored {
             services: model.services().to_vec(),
             timeouts: model.timeouts,
             tunables: model.tunables,
+            marks: model.marks,
             daemons: model.daemons,
         }
     }
@@ -231,6 +263,9 @@ impl Stored {
         apply(Change::SetTimeouts(self.timeouts))?;
         for (tunable, value) in self.tunables.changed() {
             apply(Change::Tune(tunable, value))?;
+        }
+        for rule in self.marks {
+            apply(Change::AddMark(rule))?;
         }
         for daemon in self.daemons {
             apply(Change::StartSync(daemon))?;

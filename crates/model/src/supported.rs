@@ -20,6 +20,8 @@ pub fn supported(change: &Change) -> Result<(), Refusal> {
         | Change::DeleteServer(..)
         | Change::SetTimeouts(_)
         | Change::Tune(..)
+        | Change::AddMark(_)
+        | Change::DeleteMark(_)
         | Change::Zero(_)
         | Change::StopSync(_) => Ok(()),
     }
@@ -30,9 +32,8 @@ fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
         return refuse("xlvs has no persistence engines yet.");
     }
     match spec.key {
-        ServiceKey::Mark { .. } => refuse("xlvs does not balance by firewall mark yet."),
         ServiceKey::Address { protocol: Protocol::Sctp, .. } => refuse("xlvs does not balance SCTP yet."),
-        ServiceKey::Address { .. } => Ok(()),
+        ServiceKey::Address { .. } | ServiceKey::Mark { .. } => Ok(()),
     }
 }
 

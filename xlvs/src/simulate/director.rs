@@ -11,6 +11,7 @@ use xlvs_core::env::{Env, Route};
 use xlvs_core::packet::Frame;
 use xlvs_core::pressure::DropEntry;
 use xlvs_core::verdict::Verdict;
+use xlvs_core::wire::ip_protocol;
 use xlvs_datapath::conns;
 use xlvs_datapath::engine::{ApplyError, Engine};
 use xlvs_datapath::evict;
@@ -19,7 +20,7 @@ use xlvs_datapath::sweep::Sweeper;
 use xlvs_datapath::tables::{Sizes, Tables};
 use xlvs_ipvsadm::{Applet, Backend, Session, Stopped, System, Unreachable};
 use xlvs_model::view::{ConnView, Info, ServiceView};
-use xlvs_model::{Change, ServiceKey, Timeouts, Tunable};
+use xlvs_model::{Change, Family, MarkRule, ServiceKey, Timeouts, Tunable};
 
 use super::wire;
 
@@ -117,7 +118,18 @@ impl<'t> Director<'t> {
 
     /// Sets one of the director's tunables.
     pub fn sysctl(&mut self, name: &str, value: u32) -> Result<()> {
-        let change = Change::Tune(name.parse()?, value);
+        self.must(Change::Tune(name.parse()?, value))
+    }
+
+    /// Packets to this port, whatever their address, carry this mark.
+    pub fn mark(&mut self, mark: u32, is_v6: bool, port: u16, udp: bool) -> Result<()> {
+        let family = if is_v6 { Family::Inet6 } else { Family::Inet };
+        let protocol = Some(if udp { ip_protocol::UDP } else { ip_protocol::TCP });
+        let rule = MarkRule { mark, family, to: None, ports: (port, port), protocol };
+        self.must(Change::AddMark(rule))
+    }
+
+    fn must(&mut self, change: Change) -> Result<()> {
         match self.apply(&[change]) {
             Ok(()) => Ok(()),
             Err(Stopped::Refused { why, .. }) => bail!("{why}"),

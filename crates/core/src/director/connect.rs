@@ -7,12 +7,13 @@ use super::schedule::FTP_DATA;
 use crate::cell::barrier;
 use crate::config::switch;
 use crate::conn::entry::{Backlink, Entry, Link};
-use crate::conn::key::Kind;
+use crate::conn::key::{self, Kind};
 use crate::conn::table::{self, Found, Memory, New, Probe, Refused, SlotId};
 use crate::conn::word::Word;
 use crate::env::Env;
 use crate::expire;
 use crate::family::{Ends, Family};
+use crate::marks::{self, Seen};
 use crate::method::Method;
 use crate::persist;
 use crate::server::{self, Server};
@@ -20,16 +21,33 @@ use crate::service::{block_of, lane_of};
 use crate::state::Direction;
 use crate::verdict::DropReason;
 
-/// The kernel's order: the very port; FTP's service for what may be its data; the service for all ports.
+/// The kernel's order: its mark's service; the very port; FTP's service for what may be its data; the service for all ports.
 #[inline(always)]
 pub fn find_service<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>) -> Option<u32> {
     let port = flow.transport.dst;
-    service_at(env, flow, port)
+    service_of_mark(env, flow)
+        .or_else(|| service_at(env, flow, port))
         .or_else(|| if may_be_ftp_data(flow, port) { service_at(env, flow, persist::FTP) } else { None })
         .or_else(|| {
             let any = flow.config.has(switch::ANY_PORT_SERVICE);
             if any { service_at(env, flow, [0, 0]) } else { None }
         })
+}
+
+#[inline(always)]
+fn service_of_mark<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>) -> Option<u32> {
+    let rules = flow.config.mark_rules.load();
+    if rules == 0 {
+        return None;
+    }
+    let seen = Seen {
+        dest: F::as_marked(flow.net.dst),
+        port: u16::from_be_bytes(flow.transport.dst),
+        protocol: flow.net.protocol as u16,
+        is_v6: (K != key::V4) as u32,
+    };
+    let mark = marks::mark_of(env, rules, &seen);
+    if mark == 0 { None } else { service_under(env, flow, mark_key::<F, K>(mark)) }
 }
 
 /// `ip_unprivileged_port_start`, at its default.
@@ -48,8 +66,17 @@ fn service_at<F: Family<K>, E: Env, const K: usize>(
     flow: &Flow<'_, F, K>,
     port: [u8; 2],
 ) -> Option<u32> {
+    service_under(env, flow, service_key::<F, K>(flow.net.dst, port, flow.net.protocol))
+}
+
+#[inline(always)]
+fn service_under<F: Family<K>, E: Env, const K: usize>(
+    env: &E,
+    flow: &Flow<'_, F, K>,
+    key: [u64; K],
+) -> Option<u32> {
     let memory = F::services(env);
-    let probe = flow.probe(memory, service_key::<F, K>(flow.net.dst, port, flow.net.protocol));
+    let probe = flow.probe(memory, key);
     let slot = memory.look_up(&probe)?;
     let found = table::hold(memory, slot, &probe)?;
     let service = found.body.entry.load() as u32;
@@ -60,6 +87,12 @@ fn service_at<F: Family<K>, E: Env, const K: usize>(
 #[inline(always)]
 pub fn service_key<F: Family<K>, const K: usize>(vip: F::Addr, port: [u8; 2], protocol: u8) -> [u64; K] {
     F::key(&Ends { from: F::NOWHERE, from_port: [0; 2], to: vip, to_port: port, protocol }, Kind::Conn)
+}
+
+/// The same for a mark service.
+#[inline(always)]
+pub fn mark_key<F: Family<K>, const K: usize>(mark: u32) -> [u64; K] {
+    service_key::<F, K>(F::mark(mark), [0; 2], 0)
 }
 
 /// A connection to be opened.

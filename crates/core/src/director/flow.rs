@@ -32,7 +32,8 @@ impl Recognised {
     pub fn in_packet<F: Family<K>, const K: usize>(config: &Config, net: &Net<F::Addr>) -> Self {
         Self {
             from_server: F::is_in(&config.rips, net.src),
-            to_vip: F::is_in(&config.vips, net.dst),
+            // Marks may be for any address.
+            to_vip: F::is_in(&config.vips, net.dst) | (config.mark_rules.load() != 0),
             from_vip: F::is_in(&config.vips, net.src),
         }
     }

@@ -22,7 +22,7 @@ use crate::wire::ethertype;
 
 use flow::{Flow, Recognised};
 
-pub use connect::service_key;
+pub use connect::{mark_key, service_key};
 
 /// Where a packet goes on when a stage declines it. In the kernel each stage is a program of its own: the first is small
 /// enough for the instruction cache, and each has the whole stack, of which there are 512 bytes.
