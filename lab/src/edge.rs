@@ -1,7 +1,7 @@
 //! The lab's own two XDP programs, at the far ends of its links.
 //!
 //! `xlvs_pass`: a veth takes what its peer sends by `XDP_TX` or a redirect only when it has an XDP
-//! program itself. `xlvs_decap`: the receiving end of a tunnel, for kernels without `ipip`.
+//! program itself. `xlvs_decap`: the receiving end of a tunnel, for kernels without the tunnels' modules.
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
@@ -31,7 +31,7 @@ impl Edge {
         self.attach("xlvs_pass", netns, device)
     }
 
-    /// Makes `device` unpack ipip packets.
+    /// Makes `device` unpack tunnelled packets.
     pub(crate) fn unpack_tunnels(&mut self, netns: &Netns, device: &str) -> Result<()> {
         self.attach("xlvs_decap", netns, device)
     }

@@ -56,6 +56,25 @@ fn flags_and_methods() -> Result<()> {
 }
 
 #[test]
+fn persistence_marks_thresholds_and_both_families() -> Result<()> {
+    let mut all = cases("features.json")?;
+    all.extend(cases("forwarding.json")?);
+    let (lines, failed) = played(&all)?;
+    ensure!(failed == 0, "{failed} cases could not be played");
+    for (case, line) in all.iter().zip(&lines) {
+        // Listings of these recordings show what earlier cases left in the kernel.
+        ensure!(
+            case["sequence"] == line["sequence"],
+            "{}: kernel {}, ours {}",
+            case["name"],
+            case["sequence"],
+            line["sequence"]
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn a_case_that_cannot_be_played_does_not_end_the_run() -> Result<()> {
     let case = &named(cases("sched/rr.json")?, &["rr-none"])?[0];
     let mut odd = case.clone();
