@@ -70,6 +70,7 @@ pub struct Director<'t> {
     engine: Engine,
     env: HostEnv<'t>,
     drop_entry: DropEntry,
+    mtu: u16,
     ms: u64,
 }
 
@@ -92,7 +93,13 @@ impl<'t> Director<'t> {
             from: [2, 0, 0, 0, 0, 0xfe],
             to: [2, 0, 0, 0, 0, 1],
         });
-        Self { engine: Engine::new(Arc::clone(tables)), env, drop_entry: DropEntry::default(), ms: 0 }
+        Self {
+            engine: Engine::new(Arc::clone(tables)),
+            env,
+            drop_entry: DropEntry::default(),
+            mtu: 1500,
+            ms: 0,
+        }
     }
 
     /// Random choices begin from this number.
@@ -137,15 +144,27 @@ impl<'t> Director<'t> {
         }
     }
 
-    /// A frame comes in by this interface.
-    pub fn receive(&self, ingress: u32, frame: &[u8]) -> Fate {
+    /// The MTU of the interface towards the servers, from now on.
+    pub fn set_mtu(&mut self, mtu: u16) {
+        self.mtu = mtu;
+        self.resolve();
+    }
+
+    /// A frame comes in by this interface: the verdict, and its bytes afterwards.
+    pub fn forward(&self, ingress: u32, frame: &[u8]) -> (Verdict, Vec<u8>) {
         let mut buffer = vec![0; Frame::HEADROOM];
         buffer.extend(frame);
         let mut packet = Frame::new(&mut buffer, Frame::HEADROOM);
         self.env.set_ingress(ingress);
         let verdict = director::balance(&mut packet, &self.env);
+        (verdict, packet.bytes().to_vec())
+    }
+
+    /// The same, as clients and servers see it.
+    pub fn receive(&self, ingress: u32, frame: &[u8]) -> Fate {
+        let (verdict, bytes) = self.forward(ingress, frame);
         match verdict {
-            Verdict::Transmit { .. } | Verdict::Redirect { .. } => Fate::Sent(packet.bytes().to_vec()),
+            Verdict::Transmit { .. } | Verdict::Redirect { .. } => Fate::Sent(bytes),
             Verdict::Answer { .. } | Verdict::Pass(_) => Fate::Refused,
             Verdict::Drop(_) => Fate::Lost,
         }
@@ -189,7 +208,7 @@ impl<'t> Director<'t> {
                 to: wire::server_mac(number),
                 from: [2, 0, 0, 0, 1, 0xfe],
                 ifindex: SERVER_SIDE,
-                mtu: 1500,
+                mtu: self.mtu,
             };
             self.engine.resolve(destination.id, &hop, source_towards(destination.addr));
         }

@@ -5,6 +5,7 @@
 
 mod client;
 mod director;
+mod frames;
 mod player;
 #[cfg(test)]
 mod states;
@@ -29,6 +30,9 @@ pub struct Options {
     /// A recorded case, or a file with a list of them.
     #[arg(required_unless_present = "servers", conflicts_with = "servers")]
     file: Option<PathBuf>,
+    /// The file holds recorded frames instead.
+    #[arg(long, requires = "file")]
+    packets: bool,
     /// Only cases whose name matches this.
     #[arg(long, value_name = "REGEX")]
     only: Option<Regex>,
@@ -50,7 +54,9 @@ pub struct Options {
 pub fn run(options: Options) -> Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match (&options.file, &options.servers) {
-        (Some(file), _) => return Ok(exit_code(play_file(file, options.only.as_ref(), &mut out)?)),
+        (Some(file), _) => {
+            return Ok(exit_code(play_file(file, options.packets, options.only.as_ref(), &mut out)?));
+        }
         (None, Some(servers)) => out.write_all(show(&options, &parse_servers(servers)?)?.as_bytes())?,
         (None, None) => bail!("name a file of recorded cases, or --servers"),
     }
@@ -62,16 +68,19 @@ pub fn exit_code(failed: usize) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Prints a line of JSON for each case: `name`, `sequence`, `snaps`, `after`; or `name` and `error`. Returns how many could
+/// Prints a line of JSON for each case: `name`, `sequence`, `snaps`, `after`; of recorded frames `name`, `steps`, `after`; or
+/// `name` and `error`. Returns how many could
 /// not be played.
-fn play_file(file: &Path, only: Option<&Regex>, out: &mut impl Write) -> Result<usize> {
+fn play_file(file: &Path, packets: bool, only: Option<&Regex>, out: &mut impl Write) -> Result<usize> {
     let bytes = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let value = serde_json::from_str(&bytes).with_context(|| format!("{} is no JSON", file.display()))?;
-    let cases = player::cases(value).with_context(|| format!("{}", file.display()))?;
+    let cases = if packets { frames::fixtures(value) } else { player::cases(value) };
+    let play = if packets { frames::play } else { player::play };
+    let cases = cases.with_context(|| format!("{}", file.display()))?;
     let wanted = |name: &str| only.is_none_or(|only| only.is_match(name));
     let mut failed = 0;
     for case in cases.iter().filter(|case| wanted(case["name"].as_str().unwrap_or_default())) {
-        let line = player::play(case).unwrap_or_else(|why| {
+        let line = play(case).unwrap_or_else(|why| {
             failed += 1;
             json!({ "name": case["name"], "error": format!("{why:#}") })
         });
@@ -173,6 +182,7 @@ mod tests {
 
     fn shown(servers: &str, scheduler: &str, connections: usize) -> String {
         let options = Options {
+            packets: false,
             file: None,
             only: None,
             servers: None,
