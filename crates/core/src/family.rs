@@ -63,6 +63,8 @@ pub trait Family<const K: usize>: Sized {
 
     /// Reads the network header.
     fn read<P: Packet>(packet: &P) -> Result<Net<Self::Addr>, PassReason>;
+    /// Can this be the source of a packet to that destination? What cannot is a martian to the stack.
+    fn is_source(src: Self::Addr, dst: Self::Addr) -> bool;
     /// Is the network header's checksum right, where there is one?
     fn is_whole<P: Packet>(packet: &P, net: &Net<Self::Addr>) -> bool;
     /// What a packet must satisfy to be sent to this server by this method, and where it goes then.
@@ -216,6 +218,12 @@ impl Family<{ key::V4 }> for V4 {
         parse::network_v4(packet)
     }
 
+    /// 0/8, 127/8 and everything from multicast on are no sources, nor is the director's own address.
+    #[inline(always)]
+    fn is_source(src: [u8; 4], dst: [u8; 4]) -> bool {
+        src != dst && src[0] != 0 && src[0] != 127 && src[0] < 224
+    }
+
     #[inline(always)]
     fn is_whole<P: Packet>(packet: &P, net: &Net<[u8; 4]>) -> bool {
         parse::checksum_holds_v4(packet, net)
@@ -366,6 +374,13 @@ impl Family<{ key::V6 }> for V6 {
     #[inline(always)]
     fn read<P: Packet>(packet: &P) -> Result<Net<AddrV6>, PassReason> {
         parse::network_v6(packet)
+    }
+
+    /// ::1 and multicast are no sources. The kernel takes the director's own address.
+    #[inline(always)]
+    fn is_source(src: AddrV6, _dst: AddrV6) -> bool {
+        let is_loopback = src.0[0] == 0 && src.0[1] == 1u64.to_be();
+        !is_loopback && src.0[0] as u8 != 0xff
     }
 
     /// IPv6 has none.

@@ -97,6 +97,8 @@ reasons! {
         Group = 12, "group", "the frame was sent to a group of hosts, not to the director";
         /// From a server's FTP data port: not scheduled, as in LVS.
         FtpData = 13, "ftp_data", "a packet from port 20 opens no connection: it is taken for a real server's FTP data";
+        /// From an address that no host has, or from the very address that it is for.
+        Source = 15, "source", "the packet's source is no host's address: the stack drops such packets";
         /// The data plane has no configuration yet.
         Unconfigured = 11, "unconfigured", "the data plane is not configured";
     }

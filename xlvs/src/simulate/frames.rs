@@ -124,9 +124,16 @@ mod tests {
                 frame[34..36].fill(0);
                 frame[40..42].fill(0);
             }
-        } else if frame.get(12..14) == Some(&[0x86, 0xdd]) && is_gue(&frame, 54) {
-            frame[54..56].fill(0);
-            frame[60..62].fill(0);
+        } else if frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.len() >= 54 {
+            if is_gue(&frame, 54) {
+                frame[54..56].fill(0);
+                frame[60..62].fill(0);
+            }
+            if frame[20] == 58 {
+                // The flow label of what the director makes itself.
+                frame[15] &= 0xf0;
+                frame[16..18].fill(0);
+            }
         }
         frame
     }

@@ -85,6 +85,9 @@ impl<'e, F: Family<K>, const K: usize> Flow<'e, F, K> {
         if !F::is_whole(packet, &self.net) {
             return Err(PassReason::Malformed);
         }
+        if !F::is_source(self.net.src, self.net.dst) {
+            return Err(PassReason::Source);
+        }
         self.transport = parse::transport(packet, self.net.l4, self.net.protocol)?;
         Ok(())
     }

@@ -298,6 +298,14 @@ fn send<F: Family<K>, P: Packet, E: Env, const K: usize>(
     if server.flags() & server::flag::LOCAL != 0 {
         return Ok(Verdict::Pass(PassReason::Local));
     }
-    let hop = F::prepare(packet, server, entry.method())?;
-    Ok(forward::to_server::<F, P, E, K>(packet, env, &flow.net, server, entry, &hop)?)
+    match F::prepare(packet, server, entry.method()) {
+        Ok(hop) => Ok(forward::to_server::<F, P, E, K>(packet, env, &flow.net, server, entry, &hop)?),
+        Err(hindrance) => {
+            // The kernel quotes a packet that is too big as it would have gone on.
+            if matches!(hindrance, Hindrance::TooBig { .. }) {
+                F::lower_ttl(packet)?;
+            }
+            Err(hindrance)
+        }
+    }
 }
