@@ -28,7 +28,7 @@ pub const LANES: usize = 8;
 pub const LANES: usize = 2;
 
 /// From this many entries on, a first bucket counts as crowded.
-const CROWDED: u64 = (LANES * 3 / 4) as u64;
+const CROWDED: u64 = (LANES / 2) as u64;
 
 /// Where an entry lies: bucket × 8 + lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
