@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use xlvs_model::change::{SyncDaemon, SyncRole};
 use xlvs_model::spec::{Method, Protocol, Scheduler, TunnelChecksum, TunnelType};
 use xlvs_model::{
-    Change, Family, Model, Persistence, Refusal, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
-    Timeouts, Tunnel, diff, supported,
+    Change, Family, MarkRule, Model, Persistence, Refusal, SchedFlags, ServerKey, ServerSpec, ServiceKey,
+    ServiceSpec, Timeouts, Tunable, Tunnel, diff, supported,
 };
 
 fn address(text: &str) -> ServiceKey {
@@ -209,10 +209,10 @@ fn ten_thousand_services_with_ten_servers_each_are_applied_at_once() {
 
 #[test]
 fn what_the_data_plane_lacks_is_refused_with_a_sentence() {
-    let mark = ServiceKey::Mark { mark: 1, family: Family::Inet };
+    let sctp = ServiceKey::Address { protocol: Protocol::Sctp, addr: [10, 0, 0, 1].into(), port: 80 };
     let refused = [
         Change::StartSync(daemon(SyncRole::Master)),
-        Change::AddService(ServiceSpec::new(mark, Scheduler::Rr)),
+        Change::AddService(ServiceSpec::new(sctp, Scheduler::Rr)),
     ];
     for change in refused {
         let Err(Refusal::Unsupported(sentence)) = supported(&change) else {
@@ -252,7 +252,17 @@ fn a_new_first_server_takes_its_place_also_in_a_running_director() {
 /// Changes over a small world, so that they meet each other often.
 fn any_change() -> impl Strategy<Value = Change> {
     let role = prop_oneof![Just(SyncRole::Master), Just(SyncRole::Backup)];
+    let rule = (1..3u32, 0..3u16).prop_map(|(mark, port)| MarkRule {
+        mark,
+        family: Family::Inet,
+        to: None,
+        ports: (port, port),
+        protocol: None,
+    });
     prop_oneof![
+        1 => (0..5u32).prop_map(|value| Change::Tune(Tunable::DropEntry, value)),
+        1 => rule.clone().prop_map(Change::AddMark),
+        1 => rule.prop_map(Change::DeleteMark),
         6 => any_service().prop_map(Change::AddService),
         3 => any_service().prop_map(Change::EditService),
         1 => any_key().prop_map(Change::DeleteService),
