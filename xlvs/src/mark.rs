@@ -1,13 +1,11 @@
 //! `xlvs mark`: which packets carry which mark. Netfilter's marks are set after XDP, so the director has rules of its own.
 
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
-use xlvs_model::spec::Protocol;
-use xlvs_model::{Change, Family, MarkRule};
+use xlvs_model::{Change, MarkRule};
 
 use crate::client::Client;
 use crate::paths::Paths;
@@ -71,105 +69,23 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     };
     let mut out = io::stdout().lock();
     for rule in model.marks() {
-        writeln!(out, "{}", words(rule))?;
+        writeln!(out, "{rule}")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 impl Rule {
     fn read(&self) -> anyhow::Result<MarkRule> {
-        let to = self.to.as_deref().map(prefix).transpose()?;
-        let family = match to {
-            Some((addr, _)) => Family::of(addr),
-            None if self.ipv6 => Family::Inet6,
-            None => Family::Inet,
-        };
-        let ports = self.port.as_deref().map_or(Ok((0, u16::MAX)), ports)?;
-        let protocol = self.protocol.as_deref().map(protocol).transpose()?;
-        Ok(MarkRule { mark: self.mark, family, to, ports, protocol })
-    }
-}
-
-fn prefix(text: &str) -> anyhow::Result<(IpAddr, u8)> {
-    let wrong = || format!("{text} is no address or prefix; write 192.0.2.10 or 192.0.2.0/24");
-    let (addr, length) = text.split_once('/').map_or((text, None), |(addr, length)| (addr, Some(length)));
-    let addr: IpAddr = addr.parse().with_context(wrong)?;
-    let whole = if addr.is_ipv4() { 32 } else { 128 };
-    let length = length.map_or(Ok(whole), str::parse).with_context(wrong)?;
-    if length > whole {
-        bail!(wrong());
-    }
-    Ok((addr, length))
-}
-
-fn ports(text: &str) -> anyhow::Result<(u16, u16)> {
-    let wrong = || format!("{text} is no port or range of ports; write 80 or 5000-5999");
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (first.parse().with_context(wrong)?, last.parse().with_context(wrong)?);
-    if first > last {
-        bail!(wrong());
-    }
-    Ok((first, last))
-}
-
-fn protocol(text: &str) -> anyhow::Result<u8> {
-    match text.to_ascii_lowercase().as_str() {
-        "tcp" => Ok(Protocol::Tcp as u8),
-        "udp" => Ok(Protocol::Udp as u8),
-        _ => bail!("{text} is no protocol that is marked; write tcp or udp"),
-    }
-}
-
-/// A rule as it is added.
-pub fn words(rule: &MarkRule) -> String {
-    let mut text = rule.mark.to_string();
-    match rule.to {
-        Some((addr, prefix)) => text += &format!(" --to {addr}/{prefix}"),
-        None if rule.family == Family::Inet6 => text += " --ipv6",
-        None => {}
-    }
-    match rule.ports {
-        (0, u16::MAX) => {}
-        (first, last) if first == last => text += &format!(" --port {first}"),
-        (first, last) => text += &format!(" --port {first}-{last}"),
-    }
-    match rule.protocol.and_then(Protocol::from_u8) {
-        Some(protocol) => text + " --protocol " + &protocol.listed().to_lowercase(),
-        None => text,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rule_is_shown_as_it_is_added() {
-        let rule = |to: Option<&str>, port: Option<&str>, protocol: Option<&str>| Rule {
-            mark: 7,
-            to: to.map(str::to_owned),
-            port: port.map(str::to_owned),
-            protocol: protocol.map(str::to_owned),
-            ipv6: false,
-        };
-        let shown = |rule: Rule| words(&rule.read().expect("it is right"));
-        assert_eq!(shown(rule(None, None, None)), "7");
-        assert_eq!(
-            shown(rule(Some("192.0.2.1"), Some("80"), Some("tcp"))),
-            "7 --to 192.0.2.1/32 --port 80 --protocol tcp"
-        );
-        assert_eq!(
-            shown(rule(Some("2001:db8::/32"), Some("1-9"), Some("UDP"))),
-            "7 --to 2001:db8::/32 --port 1-9 --protocol udp"
-        );
-        for wrong in [
-            rule(Some("192.0.2.0/33"), None, None),
-            rule(None, Some("9-1"), None),
-            rule(None, Some("http"), None),
-            rule(None, None, Some("icmp")),
-        ] {
-            let said = format!("{:#}", wrong.read().expect_err("it is wrong"));
-            assert!(said.contains("; write "), "{said}");
+        let Self { mark, to, port, protocol, ipv6 } = self;
+        let mut text = mark.to_string();
+        for (option, value) in [("--to", to), ("--port", port), ("--protocol", protocol)] {
+            if let Some(value) = value {
+                text += &format!(" {option} {value}");
+            }
         }
+        if *ipv6 {
+            text += " --ipv6";
+        }
+        Ok(text.parse()?)
     }
 }

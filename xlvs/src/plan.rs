@@ -6,14 +6,15 @@ use xlvs_model::{
     Change, Model, Refusal, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel, supported,
 };
 
-use crate::mark;
-
 /// The model that these changes make of nothing. What they do not speak of (timeouts, tunables, marks, daemons) stays as it is now.
 pub fn desired(changes: &[Change], now: &Model) -> Result<Model, (usize, Refusal)> {
     let mut model = Model::default();
     keep_globals(now, &mut model).map_err(|why| (0, why))?;
     for (i, change) in changes.iter().enumerate() {
         supported(change).and_then(|()| model.apply(change)).map_err(|why| (i, why))?;
+    }
+    if !changes.iter().any(|change| matches!(change, Change::AddMark(_))) {
+        keep_marks(now, &mut model).map_err(|why| (changes.len(), why))?;
     }
     let speaks_of_daemons = |change: &Change| matches!(change, Change::StartSync(_) | Change::StopSync(_));
     if !changes.iter().any(speaks_of_daemons) {
@@ -24,10 +25,14 @@ pub fn desired(changes: &[Change], now: &Model) -> Result<Model, (usize, Refusal
     Ok(model)
 }
 
-/// Timeouts, tunables and rules of marks as another model has them.
+/// Timeouts and tunables as another model has them.
 fn keep_globals(from: &Model, model: &mut Model) -> Result<(), Refusal> {
     model.apply(&Change::SetTimeouts(from.timeouts()))?;
-    from.tunables().changed().try_for_each(|(tunable, value)| model.apply(&Change::Tune(tunable, value)))?;
+    from.tunables().changed().try_for_each(|(tunable, value)| model.apply(&Change::Tune(tunable, value)))
+}
+
+/// Rules of marks as another model has them.
+fn keep_marks(from: &Model, model: &mut Model) -> Result<(), Refusal> {
     from.marks().iter().try_for_each(|rule| model.apply(&Change::AddMark(*rule)))
 }
 
@@ -42,6 +47,7 @@ pub fn in_place(desired: &Model, now: &Model) -> Result<Model, Refusal> {
             model.apply(&Change::AddServer(key, *server))?;
         }
     }
+    keep_marks(desired, &mut model)?;
     let mut daemons = desired.daemons().iter();
     daemons.try_for_each(|daemon| model.apply(&Change::StartSync(daemon.clone())))?;
     Ok(model)
@@ -94,8 +100,8 @@ fn sentence(change: &Change, now: &Model) -> String {
         Change::Tune(tunable, value) => {
             format!("change {}: {} -> {value}", tunable.name(), now.tunables().get(*tunable))
         }
-        Change::AddMark(rule) => format!("add mark rule {}", mark::words(rule)),
-        Change::DeleteMark(rule) => format!("delete mark rule {}", mark::words(rule)),
+        Change::AddMark(rule) => format!("add mark rule {rule}"),
+        Change::DeleteMark(rule) => format!("delete mark rule {rule}"),
         Change::Flush => "delete all services".to_owned(),
         Change::Zero(_) => "set counters to zero".to_owned(),
         Change::StartSync(daemon) => format!("start the {:?} synchronisation daemon", daemon.role),

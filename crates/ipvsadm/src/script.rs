@@ -2,8 +2,8 @@
 //! anything is done.
 //!
 //! The file is what `-R` takes, and more of it: thresholds, timeouts and daemons, masks without persistence, every
-//! scheduler flag, servers in the order in which schedulers walk them; and `tune NAME=VALUE`, since the original's tunables are
-//! no commands of its. Lines that begin with `#` are comments.
+//! scheduler flag, servers in the order in which schedulers walk them; and `tune NAME=VALUE` and `mark RULE`, for which the
+//! original has no commands. Lines that begin with `#` are comments.
 
 use std::fmt::Write as _;
 
@@ -12,8 +12,8 @@ use xlvs_model::change::{SyncDaemon, SyncRole};
 use xlvs_model::spec::{Method, Protocol};
 use xlvs_model::state::Service;
 use xlvs_model::{
-    Change, Family, Model, Refusal, SchedFlags, ServerSpec, ServiceKey, ServiceSpec, Timeouts, Tunable,
-    TunableError,
+    Change, Family, MarkError, MarkRule, Model, Refusal, SchedFlags, ServerSpec, ServiceKey, ServiceSpec,
+    Timeouts, Tunable, TunableError,
 };
 
 use crate::failure::{Failure, refusal_text};
@@ -31,7 +31,7 @@ pub struct Rule {
     pub line: usize,
     /// What it says.
     pub change: Change,
-    /// `None`: `tune`, which no refusal of a kernel's is about.
+    /// `None`: `tune` or `mark`, which no refusal of a kernel's is about.
     command: Option<Command>,
 }
 
@@ -69,6 +69,11 @@ fn read_line(line: usize, text: &[u8], names: &dyn Resolver) -> Result<Option<Ru
         let change = tuning(&String::from_utf8_lossy(setting)).map_err(mistake)?;
         return Ok(Some(Rule { line, change, command: None }));
     }
+    if words.first().is_some_and(|word| word == b"mark") {
+        let rule = String::from_utf8_lossy(text).trim().trim_start_matches("mark").to_owned();
+        let rule: MarkRule = rule.parse().map_err(|why: MarkError| mistake(why.to_string()))?;
+        return Ok(Some(Rule { line, change: Change::AddMark(rule), command: None }));
+    }
     let meant = meant::understand(&CommandLine::read(&words), "ipvsadm", names);
     match meant.map_err(|failure| mistake(said(&failure)))? {
         Meant::Change(Command::Zero, _) => Err(mistake("-Z changes counters, not what there is".to_owned())),
@@ -102,6 +107,9 @@ pub fn script(model: &Model) -> String {
     let mut text = format!("--set {tcp} {tcp_fin} {udp}\n");
     for tunable in Tunable::all().filter(|tunable| tunable.fixed().is_none()) {
         _ = writeln!(text, "tune {}={}", tunable.name(), model.tunables().get(tunable));
+    }
+    for rule in model.marks() {
+        _ = writeln!(text, "mark {rule}");
     }
     for service in model.services() {
         write_service(service, &mut text);
@@ -205,6 +213,7 @@ mod tests {
         let text = "--set 1000 20 30\n\
                     tune drop_entry=3\n\
                     tune conn_reuse_mode=0\n\
+                    mark 7 --to 192.0.2.0/24 --port 80 --protocol tcp\n\
                     -A -t 10.0.0.1:80 -s sh -p 60 -M 255.255.255.0 -b flag-1,flag-3\n\
                     -a -t 10.0.0.1:80 -r 10.1.0.9:80 -g -w 0 -x 100 -y 50\n\
                     -a -t 10.0.0.1:80 -r 10.1.0.1:80 -i -w 7 --tun-type gue --tun-port 6080 --tun-remcsum\n\

@@ -17,7 +17,7 @@ pub mod view;
 
 pub use change::Change;
 pub use diff::{Plan, diff};
-pub use marks::MarkRule;
+pub use marks::{MarkError, MarkRule};
 pub use refusal::Refusal;
 pub use spec::{
     Family, Persistence, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts, Tunnel,

@@ -1,8 +1,12 @@
 //! Which packets carry which mark.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use xlvs_core::protocol::Protocol;
 
 use crate::refusal::Refusal;
 use crate::spec::Family;
@@ -44,5 +48,126 @@ impl MarkRule {
             }
         }
         Ok(())
+    }
+}
+
+/// Why a rule could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct MarkError(String);
+
+impl MarkError {
+    fn of<T>(text: &str, is: &str, write: &str) -> Result<T, Self> {
+        Err(Self(format!("{text} is {is}; write {write}")))
+    }
+}
+
+impl FromStr for MarkRule {
+    type Err = MarkError;
+
+    /// Reads a rule as it is shown: `7 --to 192.0.2.0/24 --port 80-89 --protocol tcp`, or `7 --ipv6`.
+    fn from_str(text: &str) -> Result<Self, MarkError> {
+        let mut words = text.split_whitespace();
+        let number = words.next().unwrap_or_default();
+        let Some(mark) = number.parse().ok().filter(|mark| *mark != 0) else {
+            return MarkError::of(number, "no mark", "a number from 1 on");
+        };
+        let mut rule = Self { mark, family: Family::Inet, to: None, ports: (0, u16::MAX), protocol: None };
+        while let Some(option) = words.next() {
+            let mut value = || words.next().unwrap_or_default();
+            match option {
+                "--ipv6" => rule.family = Family::Inet6,
+                "--to" => rule.to = Some(prefix(value())?),
+                "--port" => rule.ports = ports(value())?,
+                "--protocol" => rule.protocol = Some(protocol(value())?),
+                other => {
+                    return MarkError::of(other, "no part of a rule", "--to, --port, --protocol or --ipv6");
+                }
+            }
+        }
+        if let Some((addr, _)) = rule.to {
+            rule.family = Family::of(addr);
+        }
+        Ok(rule)
+    }
+}
+
+fn prefix(text: &str) -> Result<(IpAddr, u8), MarkError> {
+    let (addr, length) = text.split_once('/').map_or((text, None), |(addr, length)| (addr, Some(length)));
+    let read = || {
+        let addr: IpAddr = addr.parse().ok()?;
+        let whole = if addr.is_ipv4() { 32 } else { 128 };
+        let length = length.map_or(Some(whole), |length| length.parse().ok())?;
+        (length <= whole).then_some((addr, length))
+    };
+    read().map_or_else(|| MarkError::of(text, "no address or prefix", "192.0.2.10 or 192.0.2.0/24"), Ok)
+}
+
+fn ports(text: &str) -> Result<(u16, u16), MarkError> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.parse(), last.parse()) {
+        (Ok(first), Ok(last)) if first <= last => Ok((first, last)),
+        _ => MarkError::of(text, "no port or range of ports", "80 or 5000-5999"),
+    }
+}
+
+fn protocol(text: &str) -> Result<u8, MarkError> {
+    match text.to_ascii_lowercase().as_str() {
+        "tcp" => Ok(Protocol::Tcp as u8),
+        "udp" => Ok(Protocol::Udp as u8),
+        _ => MarkError::of(text, "no protocol that is marked", "tcp or udp"),
+    }
+}
+
+impl fmt::Display for MarkRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.mark)?;
+        match self.to {
+            Some((addr, prefix)) => write!(f, " --to {addr}/{prefix}")?,
+            None if self.family == Family::Inet6 => write!(f, " --ipv6")?,
+            None => {}
+        }
+        match self.ports {
+            (0, u16::MAX) => {}
+            (first, last) if first == last => write!(f, " --port {first}")?,
+            (first, last) => write!(f, " --port {first}-{last}")?,
+        }
+        match self.protocol.and_then(Protocol::from_u8) {
+            Some(protocol) => write!(f, " --protocol {}", protocol.listed().to_lowercase()),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_read_as_it_is_shown() {
+        for text in [
+            "7",
+            "7 --ipv6",
+            "7 --to 192.0.2.1/32 --port 80 --protocol tcp",
+            "4000000000 --to 2001:db8::/32 --port 1-9 --protocol udp",
+        ] {
+            assert_eq!(text.parse::<MarkRule>().expect(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for wrong in [
+            "0",
+            "x",
+            "7 --to 192.0.2.0/33",
+            "7 --port 9-1",
+            "7 --port http",
+            "7 --protocol icmp",
+            "7 --from",
+        ] {
+            let said = wrong.parse::<MarkRule>().expect_err(wrong).to_string();
+            assert!(said.contains("; write "), "{said}");
+        }
     }
 }
