@@ -65,7 +65,8 @@ fn servers_of_one_service_may_have_different_methods() -> Result<()> {
         let names = lab.client().ask_times(ask, 300)?;
         ensure_spread(&spread(&names), &[("rs1", 100), ("rs2", 100), ("rs3", 100)], 0)?;
         let names = (0..30).map(|_| lab.client().ask_by_datagram(ask)).collect::<Result<Vec<_>>>()?;
-        ensure_spread(&spread(&names), &[("rs1", 10), ("rs2", 10), ("rs3", 10)], 0)?;
+        // A port that the client's kernel happens to give twice is a connection that goes on.
+        ensure_spread(&spread(&names), &[("rs1", 10), ("rs2", 10), ("rs3", 10)], 2)?;
         let start = |_| lab.client().download(http.ip(), HTTP, 10_000_000, None);
         let downloads = (0..3).map(start).collect::<Result<Vec<_>>>()?;
         downloads.into_iter().try_for_each(xlvs_lab::Download::finish)
