@@ -133,7 +133,8 @@ fn carries_and_spreads(layout: Layout, method: Method) -> Result<()> {
         let names = lab.client().ask_times(weighted, 2000).context("short connections, wlc")?;
         ensure_spread(&spread(&names), &[("rs1", 333), ("rs2", 667), ("rs3", 1000)], 20)?;
         let names = (0..30).map(|_| lab.client().ask_by_datagram(plain)).collect::<Result<Vec<_>>>();
-        ensure_spread(&spread(&names.context("datagrams")?), &[("rs1", 10), ("rs2", 10), ("rs3", 10)], 0)?;
+        // A port that the client's kernel happens to give twice is a connection that goes on.
+        ensure_spread(&spread(&names.context("datagrams")?), &[("rs1", 10), ("rs2", 10), ("rs3", 10)], 2)?;
 
         // Every one of them is still remembered, and as ended.
         let listed = counts(&director.must(&format!("-Ln -t {plain}"))?);
