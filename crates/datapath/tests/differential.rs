@@ -14,8 +14,10 @@ use xlvs_datapath::engine::Engine;
 use xlvs_datapath::host::HostEnv;
 use xlvs_datapath::tables::{Sizes, Tables};
 use xlvs_datapath::xdp::{Pins, Xdp};
-use xlvs_model::spec::{Method, Protocol, Scheduler};
-use xlvs_model::{Change, Persistence, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunable};
+use xlvs_model::spec::{Method, Protocol, Scheduler, TunnelChecksum, TunnelType};
+use xlvs_model::{
+    Change, Family, Persistence, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunable, Tunnel,
+};
 
 /// A BPF file system of the test's own, gone when the test ends.
 struct BpfFs(PathBuf);
@@ -78,11 +80,17 @@ const TUNABLES: [(Tunable, &[u32]); 5] = [
 fn random_service(random: &mut Random, key: ServiceKey, scheduler: Scheduler) -> ServiceSpec {
     let mut spec = ServiceSpec::new(key, scheduler);
     if random.one_in(3) || matches!(key, ServiceKey::Address { port: 0, .. }) {
-        let netmask = random.of(&[u32::MAX, 0xffff_fffc, 0]);
+        let v4 = key.family() == Family::Inet;
+        let netmask = random.of(if v4 { &[u32::MAX, 0xffff_fffc, 0] } else { &[128, 126, 64] });
         spec.persistence = Some(Persistence { timeout: random.of(&[10, 60, 3600]), netmask });
     }
     spec.one_packet = matches!(key, ServiceKey::Address { protocol: Protocol::Udp, .. }) && random.one_in(4);
     spec
+}
+
+/// The IPv6 address that stands beside an IPv4 one.
+fn address_v6([a, b, c, d]: [u8; 4]) -> IpAddr {
+    IpAddr::from([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d])
 }
 
 fn random_site(random: &mut Random) -> Vec<Change> {
@@ -92,18 +100,18 @@ fn random_site(random: &mut Random) -> Vec<Change> {
             changes.push(Change::Tune(tunable, values[random.below(values.len() as u64) as usize]));
         }
     }
-    for vip in VIPS {
+    for vip in VIPS.map(address).into_iter().chain(VIPS.map(address_v6)) {
         for port in PORTS {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 if random.one_in(4) {
                     continue;
                 }
-                let key = ServiceKey::Address { protocol, addr: address(vip), port };
+                let key = ServiceKey::Address { protocol, addr: vip, port };
                 // twos is left out: its random numbers are the kernel's own.
                 let scheduler = random.of(&Scheduler::ALL[..13]);
                 changes.push(Change::AddService(random_service(random, key, scheduler)));
                 for i in 0..random.below(20) {
-                    changes.push(Change::AddServer(key, random_server(random, i as u8, port)));
+                    changes.push(Change::AddServer(key, random_server(random, i as u8, port, vip.is_ipv6())));
                 }
             }
         }
@@ -111,13 +119,19 @@ fn random_site(random: &mut Random) -> Vec<Change> {
     changes
 }
 
-fn random_server(random: &mut Random, i: u8, port: u16) -> ServerSpec {
+fn random_server(random: &mut Random, i: u8, port: u16, is_v6: bool) -> ServerSpec {
     let method = random.of(&[Method::Masquerade, Method::Direct, Method::Tunnel]);
     let port = if method == Method::Masquerade && random.one_in(2) { 8080 } else { port };
     let upper = if random.one_in(6) { 1 + random.below(5) as u32 } else { 0 };
-    let key = ServerKey { addr: address([10, 1, 0, 10 + i]), port };
+    // A tunnel may lead to a server of the other family.
+    let is_v6 = is_v6 != (method == Method::Tunnel && random.one_in(3));
+    let addr = [10, 1, 0, 10 + i];
+    let key = ServerKey { addr: if is_v6 { address_v6(addr) } else { address(addr) }, port };
     let weight = random.below(4) as u32;
-    ServerSpec { weight, upper, ..ServerSpec::new(key, method) }
+    let kind = random.of(&[TunnelType::IpIp, TunnelType::IpIp, TunnelType::Gre, TunnelType::Gue]);
+    let checksum = random.of(&[TunnelChecksum::None, TunnelChecksum::Full, TunnelChecksum::Remote]);
+    let tunnel = Tunnel { kind, port: if kind == TunnelType::Gue { 6080 } else { 0 }, checksum };
+    ServerSpec { weight, upper, tunnel, ..ServerSpec::new(key, method) }
 }
 
 fn random_packet(random: &mut Random) -> Vec<u8> {
@@ -135,7 +149,16 @@ fn random_packet(random: &mut Random) -> Vec<u8> {
     let options = if random.one_in(10) { 4 * random.below(11) as usize } else { 0 };
     let flags = random.of(&[0x02, 0x02, 0x12, 0x10, 0x10, 0x18, 0x11, 0x11, 0x04, 0x14, 0x00, 0x29]);
     let payload = if random.one_in(6) { random.below(1500) as usize } else { random.below(40) as usize };
-    let mut frame = build(random, src, dst, ports, protocol, options, flags, payload);
+    let mut frame = if random.one_in(3) {
+        let [src, dst] = [src, dst].map(|addr| match address_v6(addr) {
+            IpAddr::V6(v6) => v6.octets(),
+            IpAddr::V4(_) => unreachable!("an IPv6 address"),
+        });
+        let l4 = build_l4(random, ports, protocol, flags, payload);
+        build_v6(random, src, dst, protocol, l4)
+    } else {
+        build(random, src, dst, ports, protocol, options, flags, payload)
+    };
     if random.one_in(8) {
         spoil(random, &mut frame);
     }
@@ -153,19 +176,7 @@ fn build(
     flags: u8,
     payload: usize,
 ) -> Vec<u8> {
-    let mut l4 = Vec::new();
-    l4.extend(ports.0.to_be_bytes());
-    l4.extend(ports.1.to_be_bytes());
-    if protocol == 6 {
-        l4.extend((random.next() as u32).to_be_bytes());
-        l4.extend((random.next() as u32).to_be_bytes());
-        l4.extend([0x50, flags, 0x20, 0, random.next() as u8, random.next() as u8, 0, 0]);
-    } else {
-        let sum = if random.one_in(3) { 0u16 } else { random.next() as u16 };
-        l4.extend((8 + payload as u16).to_be_bytes());
-        l4.extend(sum.to_be_bytes());
-    }
-    l4.extend((0..payload).map(|i| i as u8));
+    let l4 = build_l4(random, ports, protocol, flags, payload);
     let header = 20 + options;
     let mut ip = vec![0x40 | (header / 4) as u8, random.next() as u8];
     ip.extend(((header + l4.len()) as u16).to_be_bytes());
@@ -184,6 +195,48 @@ fn build(
     let mut frame = vec![2, 0, 0, 0, 0, 0xfe, 2, 0, 0, 0, 0, 1, 8, 0];
     frame.extend(ip);
     frame.extend(l4);
+    frame
+}
+
+fn build_l4(random: &mut Random, ports: (u16, u16), protocol: u8, flags: u8, payload: usize) -> Vec<u8> {
+    let mut l4 = Vec::new();
+    l4.extend(ports.0.to_be_bytes());
+    l4.extend(ports.1.to_be_bytes());
+    if protocol == 6 {
+        l4.extend((random.next() as u32).to_be_bytes());
+        l4.extend((random.next() as u32).to_be_bytes());
+        l4.extend([0x50, flags, 0x20, 0, random.next() as u8, random.next() as u8, 0, 0]);
+    } else {
+        let sum = if random.one_in(3) { 0u16 } else { random.next() as u16 };
+        l4.extend((8 + payload as u16).to_be_bytes());
+        l4.extend(sum.to_be_bytes());
+    }
+    l4.extend((0..payload).map(|i| i as u8));
+    l4
+}
+
+/// An IPv6 packet, now and then with extension headers.
+fn build_v6(random: &mut Random, src: [u8; 16], dst: [u8; 16], protocol: u8, l4: Vec<u8>) -> Vec<u8> {
+    let extensions: Vec<u8> = (0..if random.one_in(8) { random.below(6) } else { 0 })
+        .map(|_| random.of(&[0, 43, 44, 60]))
+        .collect();
+    let mut payload = Vec::new();
+    for (i, kind) in extensions.iter().enumerate() {
+        let next = extensions.get(i + 1).copied().unwrap_or(protocol);
+        let length = if *kind == 44 { 0 } else { random.below(3) as u8 };
+        payload.extend([next, length, 0, 0, 0, 0, 0, 0]);
+        payload.extend(vec![0; usize::from(length) * 8]);
+    }
+    payload.extend(l4);
+    let limit = if random.one_in(15) { random.below(3) as u8 } else { 64 };
+    let mut ip = vec![0x60 | random.below(16) as u8, random.next() as u8, 0, 1];
+    ip.extend((payload.len() as u16).to_be_bytes());
+    ip.extend([extensions.first().copied().unwrap_or(protocol), limit]);
+    ip.extend(src);
+    ip.extend(dst);
+    let mut frame = vec![2, 0, 0, 0, 0, 0xfe, 2, 0, 0, 0, 0, 1, 0x86, 0xdd];
+    frame.extend(ip);
+    frame.extend(payload);
     frame
 }
 
@@ -214,7 +267,9 @@ fn resolve(engine: &Engine, random: &mut Random) {
             ifindex: if destination.id % 2 == 0 { 1 } else { 7 },
             mtu: if destination.id % 3 == 0 { 600 } else { 1500 },
         };
-        engine.resolve(destination.id, &hop, address([10, 1, 0, 254]));
+        let source = [10, 1, 0, 254];
+        let source = if destination.addr.is_ipv6() { address_v6(source) } else { address(source) };
+        engine.resolve(destination.id, &hop, source);
     }
 }
 
@@ -228,7 +283,7 @@ fn action(verdict: Verdict) -> u32 {
 }
 
 /// Everything of a table but when its entries were last seen.
-fn contents(buckets: &[Bucket<2>]) -> Vec<(u64, [u64; 2], u64, u64)> {
+fn contents<const K: usize>(buckets: &[Bucket<K>]) -> Vec<(u64, [u64; K], u64, u64)> {
     let lanes = buckets.iter().flat_map(|b| b.words.iter().zip(&b.bodies));
     lanes.map(|(w, b)| (w.load() >> 24, b.key(), b.entry.load(), b.link.load())).collect()
 }
@@ -284,6 +339,8 @@ fn compare(name: &str, seed: u64, packets: usize) {
     assert_eq!(counts(&host), counts(xdp.tables()), "counts after seed {seed}");
     assert!(contents(&host.conns_v4) == contents(&xdp.tables().conns_v4), "connections after seed {seed}");
     assert!(contents(&host.replies_v4) == contents(&xdp.tables().replies_v4), "replies after seed {seed}");
+    assert!(contents(&host.conns_v6) == contents(&xdp.tables().conns_v6), "connections after seed {seed}");
+    assert!(contents(&host.replies_v6) == contents(&xdp.tables().replies_v6), "replies after seed {seed}");
     assert_eq!(xlvs_datapath::conns::discrepancies(&host), []);
     println!("seed {seed}: {verdicts:?}");
     assert!(verdicts.len() > 6, "the packets met too few fates: {verdicts:?}");
