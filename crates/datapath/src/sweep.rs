@@ -7,9 +7,6 @@ use xlvs_core::family::slot_in;
 
 use crate::tables::Tables;
 
-/// Slots handed over for removal at once.
-pub const BATCH: usize = 900;
-
 /// Removes expired connections from wherever the tables live. It judges each slot again, so a connection that a packet
 /// refreshed in between stays.
 pub trait Remover {
@@ -62,9 +59,7 @@ impl Sweeper {
         let mut swept = Swept { live, removed: 0, finished: end == all };
         // In the kernel a template's timer was set before that of the connection which is as old: it ends, or is given
         // another minute, first.
-        for batch in templates.chunks(BATCH).chain(others.chunks(BATCH)) {
-            swept.removed += remover.remove_expired(batch);
-        }
+        swept.removed += remover.remove_expired(&templates) + remover.remove_expired(&others);
         self.next = if swept.finished { 0 } else { end as u32 };
         swept
     }

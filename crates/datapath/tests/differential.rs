@@ -1,10 +1,12 @@
 //! Host against kernel: the same random packets through the host build of the core and through the loaded program, by
 //! `BPF_PROG_TEST_RUN`. Verdict, bytes and tables must agree. Needs root and the eBPF object.
 
+mod bpffs;
+
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use bpffs::BpfFs;
 use xlvs_core::conn::Bucket;
 use xlvs_core::director;
 use xlvs_core::packet::{Frame, Packet};
@@ -18,22 +20,6 @@ use xlvs_model::spec::{Method, Protocol, Scheduler, TunnelChecksum, TunnelType};
 use xlvs_model::{
     Change, Family, Persistence, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunable, Tunnel,
 };
-
-/// A BPF file system of the test's own, gone when the test ends.
-struct BpfFs(PathBuf);
-
-impl BpfFs {
-    fn new(name: &str) -> Self {
-        Self(std::env::temp_dir().join(format!("xlvs-t{}-{name}", std::process::id())))
-    }
-}
-
-impl Drop for BpfFs {
-    fn drop(&mut self) {
-        let _unmounted = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
-        let _removed = std::fs::remove_dir(&self.0);
-    }
-}
 
 /// Marsaglia's xorshift64*.
 struct Random(u64);

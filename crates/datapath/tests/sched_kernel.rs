@@ -1,29 +1,20 @@
 //! Host against kernel: every scheduler chooses the same from the same pool, of 1 to 1,024 servers. Needs root and the
 //! eBPF object.
 
+mod bpffs;
 mod pool;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use aya::programs::{TestRun, TestRunOptions, Xdp as Program};
 use aya::{Ebpf, EbpfLoader};
+use bpffs::BpfFs;
 use pool::Pool;
 use xlvs_core::sched::Scheduler;
 use xlvs_core::service::flag;
 use xlvs_datapath::objects;
 use xlvs_datapath::tables::Tables;
 use xlvs_datapath::xdp::{Pins, Xdp};
-
-/// A BPF file system of the test's own, gone when the test ends.
-struct BpfFs(PathBuf);
-
-impl Drop for BpfFs {
-    fn drop(&mut self) {
-        let _unmounted = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
-        let _removed = std::fs::remove_dir(&self.0);
-    }
-}
 
 /// The director's maps, and the program that asks a scheduler.
 struct Kernel {
@@ -34,7 +25,7 @@ struct Kernel {
 
 impl Kernel {
     fn load() -> Self {
-        let fs = BpfFs(std::env::temp_dir().join(format!("xlvs-t{}-sched", std::process::id())));
+        let fs = BpfFs::new("sched");
         let sizes = Pool::sizes();
         let xdp =
             Xdp::load(Pins::on(&fs.0).expect("a BPF file system"), sizes, 7).expect("the director loads");

@@ -1,13 +1,14 @@
 //! A million connections through the loaded programs, from two processors at once, while the sweeper runs. Needs root and the
 //! eBPF object.
 
+mod bpffs;
 mod clients;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use bpffs::BpfFs;
 use clients::{ACK, FIN_ACK, RST, SYN, frame, furnish};
 use xlvs_datapath::conns;
 use xlvs_datapath::engine::Engine;
@@ -16,16 +17,6 @@ use xlvs_datapath::sweep::Sweeper;
 use xlvs_datapath::tables::{Sizes, Tables};
 use xlvs_datapath::xdp::{Pins, Xdp};
 use xlvs_model::Change;
-
-/// A BPF file system of the test's own, gone when the test ends.
-struct BpfFs(PathBuf);
-
-impl Drop for BpfFs {
-    fn drop(&mut self) {
-        let _unmounted = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
-        let _removed = std::fs::remove_dir(&self.0);
-    }
-}
 
 fn run_on(cpu: usize) {
     let mut set = nix::sched::CpuSet::new();
@@ -58,7 +49,7 @@ fn live(tables: &Tables) -> usize {
 
 #[test]
 fn a_million_connections_from_two_processors_leave_nothing_behind() {
-    let fs = BpfFs(std::env::temp_dir().join(format!("xlvs-two-{}", std::process::id())));
+    let fs = BpfFs::new("two");
     let cpus = thread::available_parallelism().map_or(1, |n| n.get()) as u32;
     let sizes = Sizes::for_site(1_200_000, 16, 64, cpus);
     let xdp = Xdp::load(Pins::on(&fs.0).expect("a BPF file system"), sizes, 42).expect("the programs load");

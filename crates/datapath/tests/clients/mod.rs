@@ -1,4 +1,5 @@
 //! Clients' packets, and a site for them.
+#![allow(dead_code, reason = "each test takes what it needs")]
 
 use std::net::{IpAddr, Ipv4Addr};
 
