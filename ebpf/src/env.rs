@@ -20,6 +20,7 @@ use xlvs_core::sched::choices::Choices;
 use xlvs_core::server::Server;
 use xlvs_core::service::{Block, Service};
 use xlvs_core::stats::{Counters, Stats};
+use xlvs_core::tidings::Tidings;
 use xlvs_core::wire::AddrV6;
 
 use crate::{maps, scheduling};
@@ -56,6 +57,12 @@ impl KernelEnv {
             FIB_FRAG_NEEDED => Route::TooBig { mtu: unsafe { fib.__bindgen_anon_1.mtu_result } },
             _ => Route::None,
         }
+    }
+
+    /// A full ring means that the daemon is busy with others; who missed something will miss it again.
+    #[inline(always)]
+    fn tell(&self, tidings: Tidings) {
+        let _full = maps::WANTED.output::<Tidings>(&tidings, 0);
     }
 
     /// The context.
@@ -401,8 +408,12 @@ impl Env for KernelEnv {
 
     #[inline(always)]
     fn want_neighbour_v6(&self, addr: AddrV6) {
-        // A full ring means that the daemon is busy with others; this client will ask again.
-        let _full = maps::WANTED.output::<[u64; 2]>(&addr.0, 0);
+        self.tell(Tidings { addr, mtu: 0 });
+    }
+
+    #[inline(always)]
+    fn learned_path_mtu(&self, server: AddrV6, mtu: u16) {
+        self.tell(Tidings { addr: server, mtu: mtu as u64 });
     }
 
     #[inline(always)]

@@ -1,6 +1,8 @@
 //! Entry points of the data plane. All policy is in `xlvs-core`; here a verdict becomes an XDP action.
 #![no_std]
 #![no_main]
+// The packet end is read by the hand (`packet.rs`).
+#![feature(asm_experimental_arch)]
 
 mod env;
 mod maps;
@@ -62,6 +64,35 @@ pub fn xlvs_known_v6(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(ctx.ctx);
     staged(&ctx, director::known::<family::V6, _, _, { key::V6 }>(&mut packet, &env))
 }
+
+/// IPv4 ICMP.
+#[xdp]
+pub fn xlvs_related_v4(ctx: XdpContext) -> u32 {
+    let env = KernelEnv::new(ctx.ctx);
+    staged(&ctx, director::related_v4(&mut XdpPacket::new(ctx.ctx), &env))
+}
+
+/// IPv6 ICMP.
+#[xdp]
+pub fn xlvs_related_v6(ctx: XdpContext) -> u32 {
+    let env = KernelEnv::new(ctx.ctx);
+    staged(&ctx, director::related_v6(&mut XdpPacket::new(ctx.ctx), &env))
+}
+
+macro_rules! hearsay {
+    ($name:ident, $family:ident, $words:expr) => {
+        /// ICMP errors about connections of this family that another director has made.
+        #[xdp]
+        pub fn $name(ctx: XdpContext) -> u32 {
+            let env = KernelEnv::new(ctx.ctx);
+            let mut packet = XdpPacket::new(ctx.ctx);
+            staged(&ctx, director::hearsay::<family::$family, _, _, { $words }>(&mut packet, &env))
+        }
+    };
+}
+
+hearsay!(xlvs_hearsay_v4, V4, key::V4);
+hearsay!(xlvs_hearsay_v6, V6, key::V6);
 
 #[inline(always)]
 fn staged(ctx: &XdpContext, outcome: Result<Verdict, Stage>) -> u32 {

@@ -56,7 +56,7 @@ pub static STATS: Array<Stats> = Array::pinned(1, MMAPABLE);
 /// By processor.
 #[map]
 pub static COUNTERS: Array<Counters> = Array::pinned(1, MMAPABLE);
-/// Addresses whose next hop the daemon should resolve, IPv4 ones mapped to IPv6.
+/// What packets have the daemon know.
 #[map]
 pub static WANTED: RingBuf = RingBuf::pinned(4096, 0);
 

@@ -5,6 +5,24 @@ use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use xlvs_core::packet::Packet;
 use xlvs_core::wire::Header;
 
+/// A field of the context: `data` is at 0, `data_end` at 4. Read so that the compiler does not know it for a number of 32 bits, to
+/// which it would cut it down after a spill: the verifier would take it for a number, too.
+macro_rules! word {
+    ($ctx:expr, $offset:literal) => {{
+        let word: usize;
+        // SAFETY: the kernel hands a valid context to the entry point, and it lives as long as the program runs.
+        unsafe {
+            core::arch::asm!(
+                concat!("{word} = *(u32 *)({ctx} + ", $offset, ")"),
+                word = out(reg) word,
+                ctx = in(reg) $ctx,
+                options(nostack, preserves_flags, pure, readonly)
+            );
+        }
+        word
+    }};
+}
+
 /// An XDP frame.
 pub struct XdpPacket {
     ctx: *mut xdp_md,
@@ -19,14 +37,12 @@ impl XdpPacket {
 
     #[inline(always)]
     fn start(&self) -> usize {
-        // SAFETY: the kernel hands a valid context to the entry point, and it lives as long as the program runs.
-        unsafe { (*self.ctx).data as usize }
+        word!(self.ctx, 0)
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
-        // SAFETY: as in `start`.
-        unsafe { (*self.ctx).data_end as usize }
+        word!(self.ctx, 4)
     }
 
     #[inline(always)]
@@ -59,6 +75,12 @@ impl Packet for XdpPacket {
     fn grow_head(&mut self, by: usize) -> bool {
         // SAFETY: the context is valid; the helper checks the headroom.
         unsafe { bpf_xdp_adjust_head(self.ctx, -(by as i32)) == 0 }
+    }
+
+    #[inline(always)]
+    fn shrink_head(&mut self, by: usize) -> bool {
+        // SAFETY: the context is valid; the helper checks the length.
+        unsafe { bpf_xdp_adjust_head(self.ctx, by as i32) == 0 }
     }
 
     #[inline(always)]

@@ -96,6 +96,24 @@ impl Update {
         Self(self.0.sub16(old).add16(new))
     }
 
+    /// An IPv6 address became another.
+    #[inline(always)]
+    pub const fn replace_v6(self, old: AddrV6, new: AddrV6) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (old.words(), new.words());
+        self.replace_word(a, e).replace_word(b, f).replace_word(c, g).replace_word(d, h)
+    }
+
+    #[inline(always)]
+    const fn replace_word(self, old: u32, new: u32) -> Self {
+        self.replace32(old.to_ne_bytes(), new.to_ne_bytes())
+    }
+
+    /// What two rewrites changed.
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0.add(other.0))
+    }
+
     /// The checksum field after the change: HC' = ~(~HC + ~m + m') (RFC 1624, equation 3).
     #[inline(always)]
     pub const fn apply(self, checksum: [u8; 2]) -> [u8; 2] {

@@ -12,8 +12,10 @@ pub mod class {
     pub const UDP: u8 = 16;
     /// Class of SCTP state 0; the states follow.
     pub const SCTP: u8 = 17;
-    /// A new entry before its first state (3 s), and what is re-armed while others depend on it (60 s).
+    /// What is re-armed while others depend on it (60 s).
     pub const REARMED: u8 = 32;
+    /// A new entry before its first packet (3 s).
+    pub const NEW: u8 = 33;
     /// From here on: given out for values that an operator sets.
     pub const FREE: u8 = 48;
 }
@@ -136,6 +138,8 @@ pub mod switch {
     pub const ANY_PORT_SERVICE: u32 = 1 << 6;
     /// A TCP service with port 21 exists.
     pub const FTP_SERVICE: u32 = 1 << 7;
+    /// `schedule_icmp`
+    pub const SCHEDULE_ICMP: u32 = 1 << 8;
 }
 
 impl Config {
@@ -174,6 +178,7 @@ impl Config {
         self.ticks[class::UDP as usize].store(crate::state::UDP_TIMEOUT * Tick::PER_SECOND);
         self.udp_class.store(u32::from(class::UDP));
         self.ticks[class::REARMED as usize].store(60 * Tick::PER_SECOND);
+        self.ticks[class::NEW as usize].store(3 * Tick::PER_SECOND);
         self.switches.store(switch::PMTU_DISC);
         self.reuse_mode.store(1);
         self.lblc_expiration.store(DAY);

@@ -118,6 +118,9 @@ pub trait Env {
     fn want_neighbour_v4(&self, addr: [u8; 4]);
     /// The same for IPv6.
     fn want_neighbour_v6(&self, addr: AddrV6);
+    /// Tells the daemon that a router on the way to this server's address takes packets of so many bytes at the most. An
+    /// IPv4 address is mapped to IPv6.
+    fn learned_path_mtu(&self, server: AddrV6, mtu: u16);
     /// Calls `step` for 0, 1, 2, … `n` − 1 while it returns `true`.
     fn repeat<S: Step>(&self, n: u32, step: &mut S);
 }

@@ -2,12 +2,14 @@
 //!
 //! The way itself ([`crate::director`]) is written once, for any [`Family`]. `K` is the number of words in a key.
 
+use crate::checksum::Sum;
 use crate::config::Filter;
 use crate::conn::key::{self, Kind};
 use crate::conn::table::{Memory, SlotId};
 use crate::env::{Env, Route, RouteQuery};
 use crate::forward::nat::End;
 use crate::forward::{Hindrance, v4, v6};
+use crate::icmp::quote::Quote;
 use crate::icmp::{self, Complaint};
 use crate::packet::Packet;
 use crate::parse::{self, Net};
@@ -15,7 +17,7 @@ use crate::persist::{Asked, Outcome};
 use crate::sched::Question;
 use crate::server::{Hop, Server};
 use crate::verdict::{DropReason, PassReason};
-use crate::wire::{AddrV6, ethertype};
+use crate::wire::{AddrV6, ethertype, ip_protocol};
 
 /// See the module.
 pub trait Family<const K: usize>: Sized {
@@ -33,6 +35,8 @@ pub trait Family<const K: usize>: Sized {
     const ETHERTYPE: u16;
     /// Where the transport header is when nothing is between.
     const PLAIN_L4: usize;
+    /// The protocol of its ICMP.
+    const ICMP: u8;
 
     /// Connections by client tuple.
     fn conns<E: Env>(env: &E) -> &Self::Conns<E>;
@@ -95,6 +99,22 @@ pub trait Family<const K: usize>: Sized {
         net: &Net<Self::Addr>,
         server: &Server,
     ) -> Result<u16, DropReason>;
+    /// Is an ICMP message of this type an error that follows the connection it is about?
+    fn is_error(kind: u8) -> bool;
+    /// Reads what an ICMP error quotes from this offset on.
+    fn read_quote<P: Packet>(packet: &P, at: usize) -> Option<Quote<Self::Addr>>;
+    /// What the checksum of an ICMP message covers besides the message.
+    fn pseudo_header(net: &Net<Self::Addr>) -> Sum;
+    /// Gives an ICMP error another address at one end, and the packet that it quotes that address and port at its other end;
+    /// lowers the time to live.
+    fn translate_error<P: Packet>(
+        packet: &mut P,
+        net: &Net<Self::Addr>,
+        quote: &Quote<Self::Addr>,
+        end: End,
+        addr: Self::Addr,
+        port: [u8; 2],
+    ) -> Result<(), DropReason>;
     /// Turns the packet into an ICMP error about it, from this address.
     fn answer<P: Packet, E: Env>(
         packet: &mut P,
@@ -146,6 +166,7 @@ impl Family<{ key::V4 }> for V4 {
     const NOWHERE: [u8; 4] = [0; 4];
     const ETHERTYPE: u16 = ethertype::IPV4;
     const PLAIN_L4: usize = parse::L3 + crate::wire::Ipv4::LEN;
+    const ICMP: u8 = ip_protocol::ICMP;
 
     #[inline(always)]
     fn conns<E: Env>(env: &E) -> &E::ConnsV4 {
@@ -278,6 +299,33 @@ impl Family<{ key::V4 }> for V4 {
     }
 
     #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        icmp::v4::is_error(kind)
+    }
+
+    #[inline(always)]
+    fn read_quote<P: Packet>(packet: &P, at: usize) -> Option<Quote<[u8; 4]>> {
+        icmp::quote::read_v4(packet, at)
+    }
+
+    #[inline(always)]
+    fn pseudo_header(_net: &Net<[u8; 4]>) -> Sum {
+        Sum::ZERO
+    }
+
+    #[inline(always)]
+    fn translate_error<P: Packet>(
+        packet: &mut P,
+        net: &Net<[u8; 4]>,
+        quote: &Quote<[u8; 4]>,
+        end: End,
+        addr: [u8; 4],
+        port: [u8; 2],
+    ) -> Result<(), DropReason> {
+        v4::translate_error(packet, net, quote, end, addr, port)
+    }
+
+    #[inline(always)]
     fn answer<P: Packet, E: Env>(
         packet: &mut P,
         env: &E,
@@ -297,6 +345,7 @@ impl Family<{ key::V6 }> for V6 {
     const NOWHERE: AddrV6 = AddrV6([0; 2]);
     const ETHERTYPE: u16 = ethertype::IPV6;
     const PLAIN_L4: usize = parse::L3 + crate::wire::Ipv6::LEN;
+    const ICMP: u8 = ip_protocol::ICMPV6;
 
     #[inline(always)]
     fn conns<E: Env>(env: &E) -> &E::ConnsV6 {
@@ -435,6 +484,34 @@ impl Family<{ key::V6 }> for V6 {
         server: &Server,
     ) -> Result<u16, DropReason> {
         v6::wrap(packet, env, net, server)
+    }
+
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        icmp::v6::is_error(kind)
+    }
+
+    #[inline(always)]
+    fn read_quote<P: Packet>(packet: &P, at: usize) -> Option<Quote<AddrV6>> {
+        icmp::quote::read_v6(packet, at)
+    }
+
+    #[inline(always)]
+    fn pseudo_header(net: &Net<AddrV6>) -> Sum {
+        let length = net.len.wrapping_sub((net.l4 - parse::L3) as u16);
+        Sum::ZERO.add16(length.to_be_bytes()).add16([0, ip_protocol::ICMPV6]).add_v6(net.src).add_v6(net.dst)
+    }
+
+    #[inline(always)]
+    fn translate_error<P: Packet>(
+        packet: &mut P,
+        net: &Net<AddrV6>,
+        quote: &Quote<AddrV6>,
+        end: End,
+        addr: AddrV6,
+        port: [u8; 2],
+    ) -> Result<(), DropReason> {
+        v6::translate_error(packet, net, quote, end, addr, port)
     }
 
     #[inline(always)]

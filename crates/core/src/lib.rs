@@ -34,6 +34,7 @@ pub mod server;
 pub mod service;
 pub mod state;
 pub mod stats;
+pub mod tidings;
 pub mod unaligned;
 pub mod verdict;
 pub mod wire;

@@ -20,6 +20,10 @@ pub trait Packet {
     #[must_use]
     fn grow_head(&mut self, by: usize) -> bool;
 
+    /// Takes `by` bytes from the frame's beginning. `false`: not that many there, nothing happened.
+    #[must_use]
+    fn shrink_head(&mut self, by: usize) -> bool;
+
     /// Takes `by` bytes from the frame's end. `false`: not that many there, nothing happened.
     #[must_use]
     fn trim_tail(&mut self, by: usize) -> bool;
@@ -106,6 +110,14 @@ impl Packet for Frame<'_> {
     fn grow_head(&mut self, by: usize) -> bool {
         let Some(start) = self.start.checked_sub(by) else { return false };
         self.start = start;
+        true
+    }
+
+    fn shrink_head(&mut self, by: usize) -> bool {
+        if by >= self.len() {
+            return false;
+        }
+        self.start += by;
         true
     }
 

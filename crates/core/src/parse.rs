@@ -3,7 +3,7 @@
 //! In steps, so that traffic that is not ours costs only the first: [`ethernet`], then [`network_v4`] or [`network_v6`], which
 //! trust nothing; [`transport`] reads ports and flags of a packet that may be ours.
 
-use crate::checksum::ipv4_header_sum;
+use crate::checksum::{Sum, ipv4_header_sum};
 use crate::packet::Packet;
 use crate::unaligned::load32;
 use crate::verdict::PassReason;
@@ -87,13 +87,20 @@ pub fn network_v6<P: Packet>(packet: &P) -> Result<Net<AddrV6>, PassReason> {
         len,
         fragment: false,
     };
+    walk_extensions(packet, &mut net)?;
+    Ok(net)
+}
+
+/// Goes on behind all extension headers.
+#[inline(always)]
+pub fn walk_extensions<P: Packet>(packet: &P, net: &mut Net<AddrV6>) -> Result<(), PassReason> {
     for _ in 0..MOST_EXTENSIONS {
         if !ip_protocol::is_extension(net.protocol) {
-            return Ok(net);
+            return Ok(());
         }
-        step_over(packet, &mut net)?;
+        step_over(packet, net)?;
     }
-    if ip_protocol::is_extension(net.protocol) { Err(PassReason::Extensions) } else { Ok(net) }
+    if ip_protocol::is_extension(net.protocol) { Err(PassReason::Extensions) } else { Ok(()) }
 }
 
 /// Goes on behind an extension header.
@@ -121,18 +128,25 @@ pub const FARTHEST_L4: usize = 512;
 #[inline(always)]
 pub fn checksum_holds_v4<P: Packet>(packet: &P, net: &Net<[u8; 4]>) -> bool {
     let Some(ip) = packet.header::<Ipv4>(L3) else { return false };
-    let mut sum = ipv4_header_sum(ip);
-    if net.l4 != L3 + Ipv4::LEN {
-        for i in 0..10 {
-            let at = L3 + Ipv4::LEN + i * 4;
-            if at >= net.l4 {
-                break;
-            }
-            let Some(option) = packet.header::<Word>(at) else { return false };
-            sum = sum.add32(option.0);
-        }
+    let sum = ipv4_header_sum(ip);
+    if net.l4 == L3 + Ipv4::LEN {
+        return sum.fold() == 0xffff;
     }
-    sum.fold() == 0xffff
+    options_sum(packet, L3 + Ipv4::LEN, net.l4).is_some_and(|options| sum.add(options).fold() == 0xffff)
+}
+
+/// The sum of an IPv4 header's options, which lie between these offsets.
+#[inline(always)]
+pub fn options_sum<P: Packet>(packet: &P, from: usize, to: usize) -> Option<Sum> {
+    let mut sum = Sum::ZERO;
+    for i in 0..10 {
+        let at = from + i * 4;
+        if at >= to {
+            break;
+        }
+        sum = sum.add32(packet.header::<Word>(at)?.0);
+    }
+    Some(sum)
 }
 
 /// Four bytes of anything.

@@ -63,6 +63,8 @@ reasons! {
         Unsupported = 12, "unsupported", "the server's method is not forwarded for this kind of packet";
         /// The kernel knows no way to the client.
         NoRoute = 13, "no_route_to_client", "the director has no route to the client";
+        /// An ICMP error about a NAT connection, or about a tunnel's packet, that was damaged on its way.
+        IcmpChecksum = 14, "icmp_checksum", "an ICMP error about a connection fails its checksum";
     }
 }
 

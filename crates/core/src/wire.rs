@@ -99,6 +99,9 @@ impl Ipv4 {
     /// "More fragments" and the offset in [`Ipv4::frag`], host order: non-zero in every fragment.
     pub const FRAGMENT: u16 = 0x3fff;
 
+    /// The offset in [`Ipv4::frag`], host order: non-zero in every fragment but the first.
+    pub const OFFSET: u16 = 0x1fff;
+
     /// Header length in bytes, 0 to 60.
     #[inline(always)]
     pub fn header_len(&self) -> usize {
@@ -372,8 +375,16 @@ pub mod ip_protocol {
     pub const GRE: u8 = 47;
     /// ICMPv6
     pub const ICMPV6: u8 = 58;
+    /// SCTP
+    pub const SCTP: u8 = 132;
     /// IPv6 destination options.
     pub const DESTINATION: u8 = 60;
+
+    /// Do its headers begin with two ports?
+    #[inline(always)]
+    pub const fn has_ports(protocol: u8) -> bool {
+        matches!(protocol, TCP | UDP | SCTP)
+    }
 
     /// Is it an IPv6 extension header that is walked?
     #[inline(always)]

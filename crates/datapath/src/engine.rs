@@ -660,6 +660,7 @@ impl Engine {
             (Tunable::ExpireQuiescentTemplate, switch::EXPIRE_QUIESCENT_TEMPLATE),
             (Tunable::NatIcmpSend, switch::NAT_ICMP_SEND),
             (Tunable::PmtuDisc, switch::PMTU_DISC),
+            (Tunable::ScheduleIcmp, switch::SCHEDULE_ICMP),
         ] {
             self.switch(bit, tunables.is_on(tunable));
         }

@@ -1,7 +1,7 @@
 //! The data plane on the host: the same core over plain memory, with a clock that the caller moves.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use xlvs_core::config::Config;
 use xlvs_core::conn::word::Tick;
@@ -37,6 +37,8 @@ pub struct HostEnv<'t> {
     pub route: Cell<Route>,
     /// Addresses whose neighbours were asked for.
     pub wanted: RefCell<Vec<IpAddr>>,
+    /// What the ways to servers have turned out to take.
+    pub path_mtus: RefCell<Vec<(IpAddr, u16)>>,
 }
 
 impl<'t> HostEnv<'t> {
@@ -57,6 +59,7 @@ impl<'t> HostEnv<'t> {
             random: Cell::new(0x9e37_79b9_7f4a_7c15),
             route: Cell::new(Route::None),
             wanted: RefCell::default(),
+            path_mtus: RefCell::default(),
         }
     }
 
@@ -186,6 +189,10 @@ impl<'t> Env for HostEnv<'t> {
 
     fn want_neighbour_v6(&self, addr: AddrV6) {
         self.wanted.borrow_mut().push(IpAddr::from(addr.bytes()));
+    }
+
+    fn learned_path_mtu(&self, server: AddrV6, mtu: u16) {
+        self.path_mtus.borrow_mut().push((Ipv6Addr::from(server.bytes()).to_canonical(), mtu));
     }
 
     fn repeat<S: Step>(&self, n: u32, step: &mut S) {

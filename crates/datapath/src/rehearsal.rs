@@ -288,6 +288,8 @@ impl<'t> Env for Rehearsal<'t> {
 
     fn want_neighbour_v6(&self, _addr: AddrV6) {}
 
+    fn learned_path_mtu(&self, _server: AddrV6, _mtu: u16) {}
+
     fn repeat<S: Step>(&self, n: u32, step: &mut S) {
         for i in 0..n {
             if !step.turn(i) {

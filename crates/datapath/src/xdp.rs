@@ -145,6 +145,10 @@ const STAGES: [(Stage, &str); Stage::COUNT as usize] = [
     (Stage::KnownV6, "xlvs_known_v6"),
     (Stage::ReplyV6, "xlvs_reply_v6"),
     (Stage::RequestV6, "xlvs_request_v6"),
+    (Stage::RelatedV4, "xlvs_related_v4"),
+    (Stage::RelatedV6, "xlvs_related_v6"),
+    (Stage::HearsayV4, "xlvs_hearsay_v4"),
+    (Stage::HearsayV6, "xlvs_hearsay_v6"),
 ];
 
 impl Pins {
@@ -266,7 +270,7 @@ impl Xdp {
         &self.tables
     }
 
-    /// Addresses whose neighbours packets have missed.
+    /// What packets have the daemon know ([`xlvs_core::tidings`]).
     pub fn take_wanted(&mut self) -> Option<RingBuf<MapData>> {
         self.ebpf.take_map("WANTED").and_then(|m| RingBuf::try_from(m).ok())
     }

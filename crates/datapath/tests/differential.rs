@@ -55,7 +55,8 @@ fn address(addr: [u8; 4]) -> IpAddr {
 const PORTS: [u16; 5] = [80, 443, 53, 21, 0];
 
 /// Tunables that packets see, and values for them.
-const TUNABLES: [(Tunable, &[u32]); 5] = [
+const TUNABLES: [(Tunable, &[u32]); 6] = [
+    (Tunable::ScheduleIcmp, &[1]),
     (Tunable::SloppyTcp, &[1]),
     (Tunable::ConnReuseMode, &[0, 2, 3]),
     (Tunable::ExpireNodestConn, &[1]),
@@ -124,6 +125,9 @@ fn random_packet(random: &mut Random) -> Vec<u8> {
     let from_server = random.one_in(5);
     let client = [10, 0, 0, 1 + random.below(4) as u8];
     let server = [10, 1, 0, 10 + random.below(20) as u8];
+    if random.one_in(8) {
+        return random_error(random, client, server);
+    }
     let (client_port, service_port) = (40000 + random.below(40) as u16, random.of(&[80, 443, 53, 8080, 81]));
     let vip = if random.one_in(10) { [10, 0, 0, 99] } else { random.of(&VIPS) };
     let (src, dst, ports) = if from_server {
@@ -136,10 +140,7 @@ fn random_packet(random: &mut Random) -> Vec<u8> {
     let flags = random.of(&[0x02, 0x02, 0x12, 0x10, 0x10, 0x18, 0x11, 0x11, 0x04, 0x14, 0x00, 0x29]);
     let payload = if random.one_in(6) { random.below(1500) as usize } else { random.below(40) as usize };
     let mut frame = if random.one_in(3) {
-        let [src, dst] = [src, dst].map(|addr| match address_v6(addr) {
-            IpAddr::V6(v6) => v6.octets(),
-            IpAddr::V4(_) => unreachable!("an IPv6 address"),
-        });
+        let [src, dst] = [src, dst].map(octets_v6);
         let l4 = build_l4(random, ports, protocol, flags, payload);
         build_v6(random, src, dst, protocol, l4)
     } else {
@@ -149,6 +150,86 @@ fn random_packet(random: &mut Random) -> Vec<u8> {
         spoil(random, &mut frame);
     }
     frame
+}
+
+/// An ICMP error: about an answer, about a request behind the director, or about a tunnel's packet.
+fn random_error(random: &mut Random, client: [u8; 4], server: [u8; 4]) -> Vec<u8> {
+    let vip = random.of(&VIPS);
+    let is_v6 = random.one_in(3);
+    let (client_port, service_port) = (40000 + random.below(40) as u16, random.of(&[80, 443, 53, 8080, 21]));
+    let protocol = random.of(&[6, 6, 17, 17, 50]);
+    let request = quoted(random, is_v6, (client, client_port), (vip, service_port), protocol);
+    let (quote, dst) = match random.below(3) {
+        0 => (quoted(random, is_v6, (vip, service_port), (client, client_port), protocol), vip),
+        1 => (quoted(random, is_v6, (client, client_port), (server, service_port), protocol), client),
+        _ => {
+            let director = [10, 1, 0, 254];
+            (in_tunnel(random, director, server, request), director)
+        }
+    };
+    let router = [10, 0, 0, 200 + random.below(3) as u8];
+    let kind = if is_v6 { random.of(&[1, 2, 3, 4, 128]) } else { random.of(&[3, 3, 4, 11, 8, 5]) };
+    let mut message = vec![kind, random.of(&[0, 4, 4, 3]), 0, 0, 0, 0, 5, random.next() as u8];
+    message
+        .extend(&quote[..random.of(&[quote.len(), quote.len(), quote.len().min(28), quote.len().min(24)])]);
+    let mut frame = if is_v6 {
+        let [src, dst] = [router, dst].map(octets_v6);
+        let sum = one_complement(&[&src, &dst, &[0, 58], &(message.len() as u16).to_be_bytes(), &message]);
+        message[2..4].copy_from_slice(&(!sum).to_be_bytes());
+        build_v6(random, src, dst, 58, message)
+    } else {
+        let sum = !one_complement(&[&message]);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        with_ip(random, router, dst, 1, 0, message)
+    };
+    if random.one_in(10) {
+        spoil(random, &mut frame);
+    }
+    frame
+}
+
+fn one_complement(parts: &[&[u8]]) -> u16 {
+    let pairs = parts.iter().flat_map(|part| part.chunks(2));
+    let sum = pairs.fold(0u32, |s, p| s + u32::from(u16::from_be_bytes([p[0], *p.get(1).unwrap_or(&0)])));
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+fn octets_v6(addr: [u8; 4]) -> [u8; 16] {
+    match address_v6(addr) {
+        IpAddr::V6(v6) => v6.octets(),
+        IpAddr::V4(_) => unreachable!("an IPv6 address"),
+    }
+}
+
+/// A packet from its IP header on.
+fn quoted(
+    random: &mut Random,
+    is_v6: bool,
+    (src, from): ([u8; 4], u16),
+    (dst, to): ([u8; 4], u16),
+    protocol: u8,
+) -> Vec<u8> {
+    let payload = random.below(30) as usize;
+    let l4 = build_l4(random, (from, to), protocol, 0x10, payload);
+    let frame = if is_v6 {
+        build_v6(random, octets_v6(src), octets_v6(dst), protocol, l4)
+    } else {
+        let options = if random.one_in(6) { 4 * random.below(11) as usize } else { 0 };
+        with_ip(random, src, dst, protocol, options, l4)
+    };
+    frame[14..].to_vec()
+}
+
+fn in_tunnel(random: &mut Random, src: [u8; 4], dst: [u8; 4], inner: Vec<u8>) -> Vec<u8> {
+    let (protocol, mut l4) = match random.below(4) {
+        0 => (4, vec![]),
+        1 => (47, vec![0, 0, 8, 0]),
+        2 => (47, vec![0x80, 0, 8, 0, 1, 2, 0, 0]),
+        _ => (17, vec![0x90, 0, 0x17, 0xc0, 0, 40, 0, 0, 0, 4, 0, 0]),
+    };
+    l4.extend(inner);
+    with_ip(random, src, dst, protocol, 0, l4)[14..].to_vec()
 }
 
 #[expect(clippy::too_many_arguments, reason = "a packet has that many parts")]
@@ -163,6 +244,17 @@ fn build(
     payload: usize,
 ) -> Vec<u8> {
     let l4 = build_l4(random, ports, protocol, flags, payload);
+    with_ip(random, src, dst, protocol, options, l4)
+}
+
+fn with_ip(
+    random: &mut Random,
+    src: [u8; 4],
+    dst: [u8; 4],
+    protocol: u8,
+    options: usize,
+    l4: Vec<u8>,
+) -> Vec<u8> {
     let header = 20 + options;
     let mut ip = vec![0x40 | (header / 4) as u8, random.next() as u8];
     ip.extend(((header + l4.len()) as u16).to_be_bytes());
@@ -174,9 +266,7 @@ fn build(
     ip.extend(src);
     ip.extend(dst);
     ip.extend((0..options).map(|_| 1));
-    let sum = ip.chunks(2).fold(0u32, |s, p| s + u32::from(u16::from_be_bytes([p[0], p[1]])));
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    let sum = !one_complement(&[&ip]);
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
     let mut frame = vec![2, 0, 0, 0, 0, 0xfe, 2, 0, 0, 0, 0, 1, 8, 0];
     frame.extend(ip);

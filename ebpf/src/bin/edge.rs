@@ -1,6 +1,8 @@
 //! Programs for the ends of the wire: a bare pass, and the tunnel end of a real server.
 #![no_std]
 #![no_main]
+// The packet end is read by the hand (`packet.rs`).
+#![feature(asm_experimental_arch)]
 
 #[path = "../packet.rs"]
 mod packet;

@@ -88,6 +88,11 @@ impl Hops {
         self.send(Change::Add(vec![Target { id, addr, on_link: false }])).await;
     }
 
+    /// A router has said what the way to a server takes.
+    pub async fn learn_path_mtu(&self, addr: IpAddr, mtu: u32) {
+        self.command(Command::PathMtu { addr, mtu }).await;
+    }
+
     /// How an address is reached, in a sentence.
     pub async fn describe(&self, addr: IpAddr) -> Option<String> {
         let (reply, answer) = oneshot::channel();
@@ -97,10 +102,14 @@ impl Hops {
     }
 
     async fn send(&self, change: Change) {
+        self.command(Command::Targets(change)).await;
+    }
+
+    async fn command(&self, command: Command) {
         let sender = self.commands.borrow().clone();
         if let Some(sender) = sender {
             // It only fails when the follower has ended, which ends the daemon.
-            let _ended = sender.send(Command::Targets(change)).await;
+            let _ended = sender.send(command).await;
         }
     }
 

@@ -109,7 +109,7 @@ async fn serve(options: Options) -> anyhow::Result<ExitCode> {
     let listener = control::listen(&options.paths)?;
     let daemon = Rc::new(start::start(options)?);
     let hops = hops::follow(Rc::clone(&daemon))?;
-    let wanted = upkeep::resolve_wanted(Rc::clone(&daemon));
+    let wanted = upkeep::heed_tidings(Rc::clone(&daemon));
     let control = control::serve(Rc::clone(&daemon), listener);
     let upkeep = upkeep::run(Rc::clone(&daemon));
     tokio::select! {

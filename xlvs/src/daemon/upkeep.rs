@@ -9,6 +9,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{MissedTickBehavior, interval};
 use xlvs_core::conn::LANES;
 use xlvs_core::pressure::DropEntry;
+use xlvs_core::tidings::Tidings;
 use xlvs_datapath::estimator;
 use xlvs_datapath::evict;
 use xlvs_datapath::sweep::Sweeper;
@@ -170,8 +171,8 @@ fn watch_interfaces(daemon: &Daemon) {
     }
 }
 
-/// Has the next hops looked for that replies have missed.
-pub async fn resolve_wanted(daemon: Rc<Daemon>) {
+/// Does what packets have the daemon know: looks for the next hops that replies have missed, and learns what ways take.
+pub async fn heed_tidings(daemon: Rc<Daemon>) {
     let ring = daemon.xdp.borrow_mut().take_wanted();
     // SAFETY: the ring owns its descriptor, which stays open and the same for as long as the ring lives.
     let Some(mut ring) = ring.and_then(|ring| unsafe { AsyncFd::register(ring) }.ok()) else {
@@ -180,17 +181,21 @@ pub async fn resolve_wanted(daemon: Rc<Daemon>) {
     };
     loop {
         let Ok(mut ready) = ring.readable_mut().await else { return std::future::pending().await };
-        let mut addrs = Vec::new();
+        let mut tidings = Vec::new();
         while let Some(item) = ready.get_inner_mut().next() {
-            if let Ok(addr) = <[u8; 16]>::try_from(&item[..16.min(item.len())]) {
-                addrs.push(Ipv6Addr::from(addr).to_canonical());
+            if let Some(Tidings { addr, mtu }) = Tidings::from_bytes(&item) {
+                tidings.push((Ipv6Addr::from(addr.bytes()).to_canonical(), mtu));
             }
         }
         ready.clear_ready();
-        addrs.sort();
-        addrs.dedup();
-        for addr in addrs {
-            daemon.hops.want_client(addr).await;
+        tidings.sort();
+        tidings.dedup();
+        for (addr, mtu) in tidings {
+            match u32::try_from(mtu) {
+                Ok(0) => daemon.hops.want_client(addr).await,
+                Ok(mtu) => daemon.hops.learn_path_mtu(addr, mtu).await,
+                Err(_) => {}
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A director without a kernel: the core over plain memory, a clock that only we move, and `ipvsadm` in front of it.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -71,6 +73,7 @@ pub struct Director<'t> {
     env: HostEnv<'t>,
     drop_entry: DropEntry,
     mtu: u16,
+    path_mtus: RefCell<BTreeMap<IpAddr, u16>>,
     ms: u64,
 }
 
@@ -98,6 +101,7 @@ impl<'t> Director<'t> {
             env,
             drop_entry: DropEntry::default(),
             mtu: 1500,
+            path_mtus: RefCell::default(),
             ms: 0,
         }
     }
@@ -157,7 +161,16 @@ impl<'t> Director<'t> {
         let mut packet = Frame::new(&mut buffer, Frame::HEADROOM);
         self.env.set_ingress(ingress);
         let verdict = director::balance(&mut packet, &self.env);
+        self.learn_path_mtus();
         (verdict, packet.bytes().to_vec())
+    }
+
+    fn learn_path_mtus(&self) {
+        let learned = self.env.path_mtus.take();
+        if !learned.is_empty() {
+            self.path_mtus.borrow_mut().extend(learned);
+            self.resolve();
+        }
     }
 
     /// The same, as clients and servers see it.
@@ -208,7 +221,11 @@ impl<'t> Director<'t> {
                 to: wire::server_mac(number),
                 from: [2, 0, 0, 0, 1, 0xfe],
                 ifindex: SERVER_SIDE,
-                mtu: self.mtu,
+                mtu: self
+                    .path_mtus
+                    .borrow()
+                    .get(&destination.addr)
+                    .map_or(self.mtu, |mtu| self.mtu.min(*mtu)),
             };
             self.engine.resolve(destination.id, &hop, source_towards(destination.addr));
         }

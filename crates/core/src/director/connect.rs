@@ -1,7 +1,7 @@
 //! Finding the service of a packet, and making the entry of its connection.
 
 use super::flow::Flow;
-use super::life::{assures, count_connection, count_in_packet, successor};
+use super::life::{assures, beginning, count_connection, count_in_packet};
 use super::request::Decision;
 use super::schedule::FTP_DATA;
 use crate::cell::barrier;
@@ -185,7 +185,7 @@ fn send_once<F: Family<K>, E: Env, const K: usize>(
     opening: &Opening,
 ) -> Decision {
     let Some(server) = env.server(opening.server) else { return Decision::Drop(DropReason::Broken) };
-    count_connection(env, server, flow.net.len);
+    count_connection(env, server, flow);
     if let Some(template) = opening.link.template().and_then(|slot| table::at(F::conns(env), SlotId(slot))) {
         // It stands for the connections that are not kept.
         count_in_packet(&template, Link(template.body.link.load()));
@@ -210,7 +210,7 @@ fn connect<F: Family<K>, E: Env, const K: usize>(
     let entry = Entry::new(id, port, method);
     let nat = method == Method::Masquerade as u8;
     let direction = if nat { Direction::Input } else { Direction::InputOnly };
-    let word = successor(flow, Word(0).with_no_output(!nat), direction);
+    let word = beginning(flow, direction);
     hold_template::<F, E, K>(env, link);
     let new = New { word, entry: entry.0, link: link.0 | FIRST_PACKET };
     let put = F::conns(env).put(probe, &new);
@@ -233,7 +233,7 @@ fn connect<F: Family<K>, E: Env, const K: usize>(
             Refused::Exists | Refused::Contended => Ok(Decision::Again),
         };
     }
-    count_connection(env, server, flow.net.len);
+    count_connection(env, server, flow);
     Ok(Decision::Forward(entry))
 }
 

@@ -55,6 +55,8 @@ pub struct Flow<'e, F: Family<K>, const K: usize> {
     pub config: &'e Config,
     /// When it came.
     pub now: Tick,
+    /// It did not come at all: an ICMP error tells of it.
+    pub is_hearsay: bool,
     family: PhantomData<F>,
 }
 
@@ -64,7 +66,7 @@ impl<'e, F: Family<K>, const K: usize> Flow<'e, F, K> {
     pub fn blank(config: &'e Config, now: Tick) -> Self {
         let net = Net { l4: 0, src: F::NOWHERE, dst: F::NOWHERE, protocol: 0, len: 0, fragment: false };
         let transport = Transport { src: [0; 2], dst: [0; 2], flags: 0 };
-        Self { net, transport, config, now, family: PhantomData }
+        Self { net, transport, config, now, is_hearsay: false, family: PhantomData }
     }
 
     /// Reads a packet that may be ours. `Err`: why the stack gets it.

@@ -1,7 +1,7 @@
 //! What a packet does to its connection: states, counts, statistics.
 
 use super::flow::Flow;
-use crate::config::switch;
+use crate::config::{class, switch};
 use crate::conn::entry::{IN_PACKETS_ENOUGH, Link};
 use crate::conn::table::{self, Change, Found};
 use crate::conn::word::Word;
@@ -86,6 +86,16 @@ pub fn successor<F: Family<K>, const K: usize>(
     }
 }
 
+/// The first word of a connection.
+#[inline(always)]
+pub fn beginning<F: Family<K>, const K: usize>(flow: &Flow<'_, F, K>, direction: Direction) -> Word {
+    let word = Word(0).with_no_output(matches!(direction, Direction::InputOnly));
+    if flow.is_hearsay {
+        return word.in_state(TcpState::None as u8, class::NEW, false).seen_at(flow.now);
+    }
+    successor(flow, word, direction)
+}
+
 /// Does this transition show that there is a client, and not only somebody who sends first packets?
 #[inline(always)]
 pub fn assures<F: Family<K>, const K: usize>(flow: &Flow<'_, F, K>, before: Word, after: Word) -> bool {
@@ -127,11 +137,17 @@ pub fn count_out<E: Env>(env: &E, server: &Server, bytes: u16) {
     }
 }
 
-/// A connection, with its first packet.
+/// A connection, with its first packet if that came.
 #[inline(always)]
-pub fn count_connection<E: Env>(env: &E, server: &Server, bytes: u16) {
+pub fn count_connection<F: Family<K>, E: Env, const K: usize>(
+    env: &E,
+    server: &Server,
+    flow: &Flow<'_, F, K>,
+) {
     if let Some(stats) = env.stats(server.place().stats) {
         stats.conns.bump(1);
-        stats.count_in(bytes);
+        if !flow.is_hearsay {
+            stats.count_in(flow.net.len);
+        }
     }
 }

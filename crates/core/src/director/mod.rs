@@ -2,12 +2,14 @@
 //!
 //! [`known`] takes the packets of connections that go on as before, nearly all of them, and declines everything else without
 //! having changed anything. [`reply`] takes what comes from servers, and [`request`] what is for a VIP. Each is written once for
-//! both families ([`Family`]).
+//! both families ([`Family`]). [`related_v4`] and [`related_v6`] take ICMP errors about connections.
 
 mod answer;
 mod connect;
 mod flow;
 mod life;
+mod own_tunnel;
+mod related;
 mod reply;
 mod request;
 mod schedule;
@@ -39,15 +41,33 @@ pub enum Stage {
     ReplyV6 = 3,
     /// [`request`] of IPv6
     RequestV6 = 4,
+    /// [`related_v4`]
+    RelatedV4 = 5,
+    /// [`related_v6`]
+    RelatedV6 = 6,
+    /// [`hearsay`] of IPv4
+    HearsayV4 = 7,
+    /// [`hearsay`] of IPv6
+    HearsayV6 = 8,
 }
 
 impl Stage {
     /// How many there are.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 9;
 
     #[inline(always)]
     const fn reply<const K: usize>() -> Self {
         if K == key::V4 { Self::ReplyV4 } else { Self::ReplyV6 }
+    }
+
+    #[inline(always)]
+    const fn related<const K: usize>() -> Self {
+        if K == key::V4 { Self::RelatedV4 } else { Self::RelatedV6 }
+    }
+
+    #[inline(always)]
+    const fn hearsay<const K: usize>() -> Self {
+        if K == key::V4 { Self::HearsayV4 } else { Self::HearsayV6 }
     }
 
     #[inline(always)]
@@ -66,6 +86,10 @@ pub fn balance<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
             Err(Stage::RequestV4) => Ok(request::<V4, P, E, { key::V4 }>(packet, env)),
             Err(Stage::KnownV6) => known::<V6, P, E, { key::V6 }>(packet, env),
             Err(Stage::ReplyV6) => reply::<V6, P, E, { key::V6 }>(packet, env),
+            Err(Stage::RelatedV4) => related_v4(packet, env),
+            Err(Stage::RelatedV6) => related_v6(packet, env),
+            Err(Stage::HearsayV4) => hearsay::<V4, P, E, { key::V4 }>(packet, env),
+            Err(Stage::HearsayV6) => hearsay::<V6, P, E, { key::V6 }>(packet, env),
             Err(Stage::RequestV6) => Ok(request::<V6, P, E, { key::V6 }>(packet, env)),
         }
     }
@@ -93,6 +117,10 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
         Ok(net) => net,
         Err(reason) => return Ok(counted(env, Verdict::Pass(reason))),
     };
+    if net.protocol == F::ICMP {
+        // Who sends it and whom it is for says nothing of what it is about.
+        return Err(Stage::related::<K>());
+    }
     let who = Recognised::in_packet::<F, K>(config, &net);
     if who.nobody() {
         return Ok(counted(env, Verdict::Pass(PassReason::NotOurs)));
@@ -151,6 +179,33 @@ pub fn request<F: Family<K>, P: Packet, E: Env, const K: usize>(packet: &mut P, 
         Err(reason) => Verdict::Pass(reason),
     };
     counted(env, verdict)
+}
+
+/// Decides the fate of an IPv4 ICMP message, and rewrites it accordingly. `Err`: that stage must see it.
+#[inline(always)]
+pub fn related_v4<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stage> {
+    let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
+    let mut flow = Flow::blank(config, env.now());
+    related::v4(packet, env, &mut flow).map(|verdict| counted(env, verdict))
+}
+
+/// The same for IPv6.
+#[inline(always)]
+pub fn related_v6<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stage> {
+    let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
+    let mut flow = Flow::blank(config, env.now());
+    related::v6(packet, env, &mut flow).map(|verdict| counted(env, verdict))
+}
+
+/// Makes an entry for the connection that an ICMP error tells of. `Err`: there is one now, and that stage goes on.
+#[inline(always)]
+pub fn hearsay<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+) -> Result<Verdict, Stage> {
+    let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
+    let mut heard_of = Flow::<F, K>::blank(config, env.now());
+    related::hear(packet, env, &mut heard_of).map(|verdict| counted(env, verdict))
 }
 
 #[inline(always)]

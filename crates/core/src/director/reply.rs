@@ -62,7 +62,7 @@ pub fn from_inside<F: Family<K>, P: Packet, E: Env, const K: usize>(
 
 /// The connection to which an entry of the reply table leads.
 #[inline(always)]
-fn behind<'e, F: Family<K>, E: Env, const K: usize>(
+pub fn behind<'e, F: Family<K>, E: Env, const K: usize>(
     env: &'e E,
     flow: &Flow<'_, F, K>,
     reply: Found<'e, K>,
@@ -83,10 +83,13 @@ where
 }
 
 /// What a reply needs to know of its connection. Sure when the entry turns out to be still there.
-struct Connection<'e, A, const K: usize> {
-    found: Found<'e, K>,
-    entry: Entry,
-    virt: Ends<A>,
+pub struct Connection<'e, A, const K: usize> {
+    /// Its entry's place.
+    pub found: Found<'e, K>,
+    /// Its server.
+    pub entry: Entry,
+    /// Client and VIP.
+    pub virt: Ends<A>,
 }
 
 /// A packet from a real server. `None`: it is no reply of a NAT connection.

@@ -101,22 +101,27 @@ struct Attempts<'a, F: Family<K>, E, const K: usize> {
 impl<F: Family<K>, E: Env, const K: usize> Step for Attempts<'_, F, E, K> {
     #[inline(always)]
     fn turn(&mut self, _i: u32) -> bool {
-        let mut opening = Opening::NONE;
-        let mut packed = decide_packed(self.env, self.flow, &mut opening);
-        if packed == OPEN {
-            packed = open_packed(self.env, self.flow, &mut opening);
-        }
-        if packed == FULL {
-            let decision = if has_made_room(self.env, self.flow, &mut opening) {
-                Decision::Again
-            } else {
-                Decision::Drop(DropReason::TableFull)
-            };
-            packed = Packed::from(decision).0;
-        }
-        self.decision = Packed(packed);
+        self.decision = attempt(self.env, self.flow);
         matches!(self.decision.unpack(), Decision::Again)
     }
+}
+
+/// One attempt to decide what becomes of a packet to a VIP: on its connection's way, or on that of a new connection.
+#[inline(always)]
+pub fn attempt<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>) -> Packed {
+    let mut opening = Opening::NONE;
+    let mut packed = decide_packed(env, flow, &mut opening);
+    if packed == OPEN {
+        packed = open_packed(env, flow, &mut opening);
+    }
+    if packed != FULL {
+        return Packed(packed);
+    }
+    Packed::from(if has_made_room(env, flow, &mut opening) {
+        Decision::Again
+    } else {
+        Decision::Drop(DropReason::TableFull)
+    })
 }
 
 /// What [`decide_packed`] says of a connection that is to be opened.
@@ -173,13 +178,14 @@ fn has_made_room<F: Family<K>, E: Env, const K: usize>(
 
 /// A decision in one register, which the verifier can follow through memory. The entry's unused byte tells which.
 #[derive(Clone, Copy)]
-struct Packed(u64);
+pub struct Packed(u64);
 
 impl Packed {
     const KIND: u32 = 56;
 
+    /// Unpacks it.
     #[inline(always)]
-    fn unpack(self) -> Decision {
+    pub fn unpack(self) -> Decision {
         match (self.0 >> Self::KIND) as u8 {
             0 => Decision::Forward(Entry(self.0)),
             1 => Decision::NoServer,

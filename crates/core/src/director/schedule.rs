@@ -20,7 +20,7 @@ pub fn schedule<F: Family<K>, E: Env, const K: usize>(
     env: &E,
     flow: &Flow<'_, F, K>,
 ) -> Result<Opening, Decision> {
-    if flow.is_tcp() && !may_open(flow.config, flow.transport.flags) {
+    if flow.is_tcp() && !flow.is_hearsay && !may_open(flow.config, flow.transport.flags) {
         return Err(Decision::Pass(PassReason::NoConnection));
     }
     let Some(id) = find_service(env, flow) else { return Err(Decision::Pass(PassReason::NoService)) };
@@ -77,8 +77,11 @@ fn choose<F: Family<K>, E: Env, const K: usize>(
     let packets = flow.transport.dst;
     let is_own_port = !is_persistent || service.has_port(packets);
     let own = if is_own_port { block.port_of(lane_of(server)) } else { [0, 0] };
-    let wants =
-        if is_one_packet(flow, service) && matches!(wants, Wants::Entry) { Wants::Nothing } else { wants };
+    let wants = if is_one_packet(flow, service) && !flow.is_hearsay && matches!(wants, Wants::Entry) {
+        Wants::Nothing
+    } else {
+        wants
+    };
     Ok(Opening { service: id, server, link, port: if own == [0, 0] { packets } else { own }, wants })
 }
 

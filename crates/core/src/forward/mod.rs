@@ -11,6 +11,7 @@ pub mod v6;
 use crate::conn::Entry;
 use crate::env::{Env, Route};
 use crate::family::{Ends, Family};
+use crate::icmp::quote::Quote;
 use crate::method::Method;
 use crate::packet::Packet;
 use crate::parse::Net;
@@ -78,9 +79,51 @@ pub fn to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
     Ok(leave_by(env, ifindex))
 }
 
+/// Sends an ICMP error to the server of the connection that it is about, as that connection's packets.
+#[inline(always)]
+pub fn error_to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    about: &About<'_, F::Addr>,
+    server: &Server,
+    entry: Entry,
+    hop: &Hop,
+) -> Result<Verdict, DropReason> {
+    if entry.method() != Method::Masquerade as u8 {
+        return to_server::<F, P, E, K>(packet, env, about.net, server, entry, hop);
+    }
+    let addr = F::server_addr(server);
+    F::translate_error(packet, about.net, about.quote, nat::End::Destination, addr, entry.port())?;
+    address_frame(packet, hop.to, hop.from, F::ETHERTYPE)?;
+    Ok(leave_by(env, hop.ifindex))
+}
+
+/// Sends an ICMP error from inside to the client of the NAT connection that it is about: as if the VIP had sent it.
+#[inline(always)]
+pub fn error_to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    about: &About<'_, F::Addr>,
+    virt: &Ends<F::Addr>,
+    route: &Route,
+) -> Result<Verdict, DropReason> {
+    let Route::Via { ifindex, from, to } = *route else { return Err(DropReason::NoRoute) };
+    F::translate_error(packet, about.net, about.quote, nat::End::Source, virt.to, virt.to_port)?;
+    address_frame(packet, to, from, F::ETHERTYPE)?;
+    Ok(leave_by(env, ifindex))
+}
+
+/// An ICMP error, and what it is about.
+pub struct About<'a, A> {
+    /// The error.
+    pub net: &'a Net<A>,
+    /// What it quotes.
+    pub quote: &'a Quote<A>,
+}
+
 /// Gives the frame its Ethernet header.
 #[inline(always)]
-fn address_frame<P: Packet>(
+pub fn address_frame<P: Packet>(
     packet: &mut P,
     to: [u8; 6],
     from: [u8; 6],
@@ -93,6 +136,6 @@ fn address_frame<P: Packet>(
 
 /// Out of the interface it came in by, or of another one.
 #[inline(always)]
-fn leave_by<E: Env>(env: &E, ifindex: u32) -> Verdict {
+pub fn leave_by<E: Env>(env: &E, ifindex: u32) -> Verdict {
     if ifindex == env.ingress() { Verdict::Transmit { ifindex } } else { Verdict::Redirect { ifindex } }
 }

@@ -5,7 +5,7 @@ use crate::checksum::Update;
 use crate::packet::Packet;
 use crate::parse::FARTHEST_L4;
 use crate::verdict::DropReason;
-use crate::wire::{Tcp, Udp, ip_protocol};
+use crate::wire::{Icmp, Tcp, Udp, ip_protocol};
 
 /// Which end of the packet is rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,29 @@ pub enum End {
     Destination,
     /// Replies.
     Source,
+}
+
+impl End {
+    /// The other one.
+    #[inline(always)]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Destination => Self::Source,
+            Self::Source => Self::Destination,
+        }
+    }
+}
+
+/// Fits the checksum of an ICMP message to what was changed in it.
+#[inline(always)]
+pub fn fit_checksum<P: Packet>(packet: &mut P, l4: usize, changed: Update) -> Result<(), DropReason> {
+    // For the verifier, which cannot know it.
+    if l4 > FARTHEST_L4 {
+        return Err(DropReason::Malformed);
+    }
+    let Some(icmp) = packet.header_mut::<Icmp>(l4) else { return Err(DropReason::Malformed) };
+    icmp.checksum = changed.apply(icmp.checksum);
+    Ok(())
 }
 
 /// Rewrites the port, and fits the transport checksum to it and to what `changed` in the network header.

@@ -89,6 +89,15 @@ pub fn overhead(flags: u16) -> u16 {
     shape.outer() + shape.between()
 }
 
+/// What a way of this MTU takes of a packet inside such a tunnel. `None`: too little to be worth it, as the kernel finds (every IPv4
+/// way takes 68 bytes, RFC 791, every IPv6 way 1280, RFC 8200).
+#[inline(always)]
+pub fn room(flags: u16, mtu: u16) -> Option<u16> {
+    let room = mtu.saturating_sub(overhead(flags));
+    let least = if Shape::of(flags).outer_v6 { 1280 } else { 68 };
+    if room < least { None } else { Some(room) }
+}
+
 /// Must the whole packet be summed for it? That is not for the short way.
 #[inline(always)]
 pub fn is_summed(flags: u16) -> bool {

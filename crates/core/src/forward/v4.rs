@@ -1,10 +1,11 @@
 //! What sending does to an IPv4 packet.
 
 use super::Hindrance;
-use super::nat::{End, translate_port};
+use super::nat::{End, fit_checksum, translate_port};
 use super::tunnel::{self, Inner};
 use crate::checksum::Update;
 use crate::env::{Env, Route};
+use crate::icmp::quote::{self, Quote};
 use crate::method::Method;
 use crate::packet::Packet;
 use crate::parse::{L3, Net};
@@ -24,8 +25,8 @@ pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Hop
     if flags & flag::RESOLVED == 0 {
         return Err(DropReason::Unresolved.into());
     }
-    let overhead = if method == Method::Tunnel as u8 { tunnel::overhead(flags) } else { 0 };
-    let room = hop.mtu.saturating_sub(overhead);
+    let room = if method == Method::Tunnel as u8 { tunnel::room(flags, hop.mtu) } else { Some(hop.mtu) };
+    let Some(room) = room else { return Err(DropReason::TooBig.into()) };
     if ip.packet_len() > room {
         return Err(too_big(ip, room));
     }
@@ -82,14 +83,39 @@ pub fn translate<P: Packet>(
     port: [u8; 2],
 ) -> Result<(), DropReason> {
     let Some(ip) = packet.header_mut::<Ipv4>(L3) else { return Err(DropReason::Malformed) };
+    let changed = readdress(ip, end, addr);
+    lower(ip, changed);
+    translate_port(packet, net.l4, net.protocol, end, port, changed)
+}
+
+/// Gives a header another address at one end; its checksum is not fitted.
+#[inline(always)]
+pub fn readdress(ip: &mut Ipv4, end: End, addr: [u8; 4]) -> Update {
     let place = match end {
         End::Destination => &mut ip.dst,
         End::Source => &mut ip.src,
     };
     let changed = Update::NONE.replace32(load32(place).to_ne_bytes(), addr);
     store32(place, u32::from_ne_bytes(addr));
-    lower(ip, changed);
-    translate_port(packet, net.l4, net.protocol, end, port, changed)
+    changed
+}
+
+/// See [`crate::family::Family::translate_error`].
+#[inline(always)]
+pub fn translate_error<P: Packet>(
+    packet: &mut P,
+    net: &Net<[u8; 4]>,
+    quote: &Quote<[u8; 4]>,
+    end: End,
+    addr: [u8; 4],
+    port: [u8; 2],
+) -> Result<(), DropReason> {
+    let changed = quote::translate_v4(packet, quote, end.other(), addr, port)?;
+    fit_checksum(packet, net.l4, changed)?;
+    let Some(ip) = packet.header_mut::<Ipv4>(L3) else { return Err(DropReason::Malformed) };
+    let readdressed = readdress(ip, end, addr);
+    lower(ip, readdressed);
+    Ok(())
 }
 
 /// See [`crate::family::Family::wrap`].

@@ -1,10 +1,11 @@
 //! What sending does to an IPv6 packet.
 
 use super::Hindrance;
-use super::nat::{End, translate_port};
+use super::nat::{End, fit_checksum, translate_port};
 use super::tunnel::{self, Inner};
 use crate::checksum::Update;
 use crate::env::{Env, Route};
+use crate::icmp::quote::{self, Quote};
 use crate::method::Method;
 use crate::packet::Packet;
 use crate::parse::{L3, Net};
@@ -23,8 +24,8 @@ pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Hop
     if flags & flag::RESOLVED == 0 {
         return Err(DropReason::Unresolved.into());
     }
-    let overhead = if method == Method::Tunnel as u8 { tunnel::overhead(flags) } else { 0 };
-    let room = hop.mtu.saturating_sub(overhead);
+    let room = if method == Method::Tunnel as u8 { tunnel::room(flags, hop.mtu) } else { Some(hop.mtu) };
+    let Some(room) = room else { return Err(DropReason::TooBig.into()) };
     if ip.packet_len() > room {
         return Err(Hindrance::TooBig { mtu: room });
     }
@@ -64,24 +65,37 @@ pub fn translate<P: Packet>(
 ) -> Result<(), DropReason> {
     let Some(ip) = packet.header_mut::<Ipv6>(L3) else { return Err(DropReason::Malformed) };
     ip.hop_limit = ip.hop_limit.wrapping_sub(1);
+    let changed = readdress(ip, end, addr);
+    translate_port(packet, net.l4, net.protocol, end, port, changed)
+}
+
+/// Gives a header another address at one end. Returns what that changes in the pseudo header's sum.
+#[inline(always)]
+pub fn readdress(ip: &mut Ipv6, end: End, addr: AddrV6) -> Update {
     let place = match end {
         End::Destination => &mut ip.dst,
         End::Source => &mut ip.src,
     };
-    let changed = replaced(place.get(), addr);
+    let changed = Update::NONE.replace_v6(place.get(), addr);
     place.set(addr);
-    translate_port(packet, net.l4, net.protocol, end, port, changed)
+    changed
 }
 
-/// What a new address changes in the pseudo header's sum.
+/// See [`crate::family::Family::translate_error`].
 #[inline(always)]
-fn replaced(old: AddrV6, new: AddrV6) -> Update {
-    let (old, new) = (old.words(), new.words());
-    let mut changed = Update::NONE;
-    for i in 0..4 {
-        changed = changed.replace32(old[i].to_ne_bytes(), new[i].to_ne_bytes());
-    }
-    changed
+pub fn translate_error<P: Packet>(
+    packet: &mut P,
+    net: &Net<AddrV6>,
+    quote: &Quote<AddrV6>,
+    end: End,
+    addr: AddrV6,
+    port: [u8; 2],
+) -> Result<(), DropReason> {
+    let changed = quote::translate_v6(packet, quote, end.other(), addr, port)?;
+    let Some(ip) = packet.header_mut::<Ipv6>(L3) else { return Err(DropReason::Malformed) };
+    ip.hop_limit = ip.hop_limit.wrapping_sub(1);
+    let readdressed = readdress(ip, end, addr);
+    fit_checksum(packet, net.l4, changed.and(readdressed))
 }
 
 /// See [`crate::family::Family::wrap`].

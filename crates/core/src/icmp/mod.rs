@@ -1,5 +1,6 @@
-//! ICMP errors that the director itself sends.
+//! ICMP errors: those that the director itself sends, and what others say of the packets that they are about.
 
+pub mod quote;
 pub mod v4;
 pub mod v6;
 

@@ -25,12 +25,35 @@ const fn header(complaint: Complaint) -> Icmp {
     Icmp { kind, code, checksum: [0, 0], rest: [0, 0, mtu[0], mtu[1]] }
 }
 
+/// Does this type tell of a packet that did not arrive, and does LVS care? Redirects and parameter problems are the stack's.
+#[inline(always)]
+pub const fn is_error(kind: u8) -> bool {
+    matches!(kind, UNREACHABLE | 4 | 11)
+}
+
+/// Destination unreachable.
+pub const UNREACHABLE: u8 = 3;
+/// Its code "fragmentation needed".
+pub const TOO_BIG: u8 = 4;
+
 /// Turns a packet of this layer-3 length into an ICMP error about it, from this address, back to where it came from.
 #[inline(always)]
 pub fn answer<P: Packet, E: Env>(
     packet: &mut P,
     env: &E,
     complaint: Complaint,
+    source: [u8; 4],
+    length: u16,
+) -> Option<()> {
+    quote(packet, env, header(complaint), source, length)
+}
+
+/// The same with this ICMP header.
+#[inline(always)]
+pub fn quote<P: Packet, E: Env>(
+    packet: &mut P,
+    env: &E,
+    mut icmp: Icmp,
     source: [u8; 4],
     length: u16,
 ) -> Option<()> {
@@ -60,7 +83,7 @@ pub fn answer<P: Packet, E: Env>(
     };
     ip.checksum = ipv4_header_sum(&ip).checksum();
     *packet.header_mut::<Ipv4>(L3)? = ip;
-    let mut icmp = header(complaint);
+    icmp.checksum = [0, 0];
     let head = Sum::ZERO.add16([icmp.kind, icmp.code]).add32(icmp.rest);
     icmp.checksum = sum_packed(packet, env, L3 + HEADERS, quoted, head)?.checksum();
     *packet.header_mut::<Icmp>(L3 + Ipv4::LEN)? = icmp;

@@ -24,6 +24,15 @@ const fn header(complaint: Complaint) -> Icmp {
     Icmp { kind, code, checksum: [0, 0], rest: [0, 0, mtu[0], mtu[1]] }
 }
 
+/// Does this type tell of a packet that did not arrive? All below 128 do (RFC 4443, 2.1).
+#[inline(always)]
+pub const fn is_error(kind: u8) -> bool {
+    kind < 128
+}
+
+/// Packet too big.
+pub const TOO_BIG: u8 = 2;
+
 /// Turns a packet of this layer-3 length into an ICMPv6 error about it, from this address, back to where it came from.
 #[inline(always)]
 pub fn answer<P: Packet, E: Env>(

@@ -37,6 +37,13 @@ const KERNEL: u32 = 0;
 pub enum Command {
     /// Other servers are wanted.
     Targets(Change),
+    /// A router on the way to a server has said how large packets may be.
+    PathMtu {
+        /// The server's address.
+        addr: IpAddr,
+        /// Bytes of an IP packet.
+        mtu: u32,
+    },
     /// A sentence about an address, as [`Resolver::describe`] gives it.
     Describe {
         /// The address.
@@ -137,6 +144,7 @@ impl Driver {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Targets(change) => self.step(Event::Targets(change)),
+            Command::PathMtu { addr, mtu } => self.step(Event::PathMtu { addr, mtu }),
             // Whoever asked may have stopped waiting.
             Command::Describe { addr, reply } => drop(reply.send(self.resolver.describe(addr))),
         }

@@ -18,6 +18,7 @@
 //!   address until the kernel declares it *failed*; the kernel would queue a few packets in that time,
 //!   which XDP cannot, and dropping would be worse than trying. An entry that vanished and does not come
 //!   back counts as unknown after ten seconds.
+//! - A path MTU that the director's packets show ([`Event::PathMtu`]) is believed for ten minutes, as in the kernel.
 //! - Path MTUs that the kernel learns have no notification: they are seen at the next full look, at most
 //!   half a minute later.
 //!
@@ -41,6 +42,7 @@ mod describe;
 mod driver;
 mod mirror;
 mod neighbours;
+mod path_mtus;
 mod resolver;
 mod resync;
 mod routes;
@@ -109,7 +111,7 @@ pub enum State {
         source_mac: Mac,
         /// The neighbour's Ethernet address: the server's, or the gateway's.
         dest_mac: Mac,
-        /// Largest IP packet: the smaller of the route's MTU and the interface's.
+        /// Largest IP packet: the smallest of the route's MTU, the interface's, and what a router said of the way.
         mtu: u32,
         /// Address the kernel would send from (a tunnel's outer source). Unspecified if it has none.
         source: IpAddr,

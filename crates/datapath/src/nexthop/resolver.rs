@@ -10,6 +10,7 @@ use super::{
     Change, Mac, NextHop, Reason, State,
     mirror::Mirror,
     neighbours::{Neighbour, NeighbourKey, Neighbours},
+    path_mtus::PathMtus,
     resync::{Dump, Next, Resync},
     routes::{Prefix, Route, Routes},
     targets::{Targets, Way},
@@ -66,6 +67,13 @@ pub enum Event {
     },
     /// Notifications and answers were lost.
     Overflow,
+    /// A router on the way to a server has said how large packets may be.
+    PathMtu {
+        /// The server's address.
+        addr: IpAddr,
+        /// Bytes of an IP packet.
+        mtu: u32,
+    },
     /// Time has passed.
     Tick,
 }
@@ -141,6 +149,7 @@ pub struct Resolver {
     pub(super) routes: Routes,
     pub(super) links: Mirror<u32, Link>,
     pub(super) neighbours: Neighbours,
+    path_mtus: PathMtus,
     resync: Resync,
     touched: BTreeSet<Way>,
     requests: Vec<Request>,
@@ -154,6 +163,7 @@ impl Resolver {
             routes: Routes::default(),
             links: Mirror::new(),
             neighbours: Neighbours::new(now),
+            path_mtus: PathMtus::default(),
             resync: Resync::new(now),
             touched: BTreeSet::new(),
             requests: Vec::new(),
@@ -174,8 +184,8 @@ impl Resolver {
         if !self.resync.is_live() {
             return resync;
         }
-        let neighbours = self.neighbours.deadline();
-        self.routes.deadline().map_or(neighbours, |routes| routes.min(neighbours)).min(resync)
+        let others = [self.routes.deadline(), self.path_mtus.deadline()];
+        others.into_iter().flatten().fold(self.neighbours.deadline().min(resync), Instant::min)
     }
 
     fn absorb(&mut self, event: Event, now: Instant) {
@@ -204,6 +214,11 @@ impl Resolver {
             Event::AddressChanged { ifindex, addr } => self.doubt_after_address(ifindex, addr, now),
             Event::DumpDone { dump, complete } => self.finish_dump(dump, complete, now),
             Event::Overflow => self.resync.distrust(now),
+            Event::PathMtu { addr, mtu } => {
+                if self.targets.wants(addr) && self.path_mtus.learn(addr, mtu, now) {
+                    self.touched.extend(self.targets.ways_to(addr));
+                }
+            }
             Event::Tick => {}
         }
     }
@@ -216,6 +231,7 @@ impl Resolver {
             self.neighbours.follow(way, None, now);
             if !self.targets.wants(way.addr) {
                 self.routes.forget(way.addr);
+                self.path_mtus.forget(way.addr);
             }
         }
         for way in concerned.joined {
@@ -319,6 +335,9 @@ impl Resolver {
             self.touched.extend(ways);
             self.release_orphans();
         }
+        for addr in self.path_mtus.forget_due(now) {
+            self.touched.extend(self.targets.ways_to(addr));
+        }
         let changes =
             std::mem::take(&mut self.touched).into_iter().filter_map(|way| self.conclude(way, now)).collect();
         self.requests.extend(self.routes.questions_due(now).into_iter().map(Request::Route));
@@ -365,7 +384,8 @@ impl Resolver {
         }
         let source_mac = link.mac.ok_or(Reason::NotEthernet { ifindex })?;
         let dest_mac = self.neighbours.mac(&route.neighbour_towards(way.addr))?;
-        let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+        let limits = [route.mtu, self.path_mtus.get(way.addr)];
+        let mtu = limits.into_iter().flatten().fold(link.mtu, u32::min);
         let source = route.source.unwrap_or_else(|| unspecified_like(way.addr));
         Ok(State::Resolved { ifindex, source_mac, dest_mac, mtu, source })
     }

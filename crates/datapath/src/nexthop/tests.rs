@@ -655,3 +655,24 @@ fn a_prefix_spans_its_addresses() {
     assert_eq!(range("2001:db8::1", 64), ip("2001:db8::")..=ip("2001:db8::ffff:ffff:ffff:ffff"));
     assert_eq!(range("::", 0).end(), &ip("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"));
 }
+
+#[test]
+fn what_a_router_says_of_the_way_holds_for_ten_minutes() {
+    let says = |mtu| Event::PathMtu { addr: ip(SERVER), mtu };
+    let with = |mtu| Some(with_mtu(sends_to(PEER_MAC), mtu));
+    let mut rig = Rig::resolved();
+    assert_eq!(only_state(rig.step(says(1300))), with(1300));
+    assert_eq!(only_state(rig.step(says(1400))), None, "another way may take more, not this one");
+    assert_eq!(only_state(rig.step(says(68))), with(552), "nobody makes the director send crumbs");
+    assert_eq!(only_state(rig.after(Duration::from_secs(601))), with(1500));
+    assert_eq!(rig.step(Event::PathMtu { addr: ip(FAR), mtu: 1300 }), Effects::default(), "no server's");
+}
+
+fn with_mtu(state: State, new: u32) -> State {
+    match state {
+        State::Resolved { ifindex, source_mac, dest_mac, source, .. } => {
+            State::Resolved { ifindex, source_mac, dest_mac, mtu: new, source }
+        }
+        unresolved => unresolved,
+    }
+}
