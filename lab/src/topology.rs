@@ -38,6 +38,7 @@ pub struct Lab {
     /// The real servers.
     pub servers: Vec<Server>,
     router: Option<Netns>,
+    far_client: Option<Netns>,
     switch: Netns,
     directory: PathBuf,
     _directory: Owned,
@@ -132,6 +133,39 @@ impl Lab {
         Ok(self.servers.len() - 1)
     }
 
+    /// Adds a client behind a router, the clients' host, whose link to it takes only packets of so many bytes. The client does not
+    /// know: its own MTU is the usual one. Only for the two-network layout.
+    pub fn add_far_client(&mut self, mtu: u32) -> Result<()> {
+        ensure!(self.layout == Layout::TwoNetwork, "a far client needs the two-network layout");
+        let far = self.host("fc")?;
+        self.connect_by_bridge("brG")?;
+        self.plug(&self.client, "f1", "brG", "02:00:00:00:04:01")?;
+        self.plug(&far, "f0", "brG", "02:00:00:00:04:02")?;
+        forward_packets(&self.client)?;
+        self.client.ip(&[
+            format!("link set f1 mtu {mtu}"),
+            "addr add 10.4.0.254/24 dev f1".to_owned(),
+            "addr add fd04::fe/64 dev f1 nodad".to_owned(),
+        ])?;
+        far.ip(&[
+            "addr add 10.4.0.1/24 dev f0",
+            "addr add fd04::1/64 dev f0 nodad",
+            "route add default via 10.4.0.254",
+        ])?;
+        far.ip6(&["route add default via fd04::fe"])?;
+        let (here, here6) = (self.layout.client(1), self.layout.client6(1));
+        self.director.ip(&[format!("route add 10.4.0.0/24 via {here}")])?;
+        self.director.ip6(&[format!("route add fd04::/64 via {here6}")])?;
+        self.far_client = Some(far);
+        Ok(())
+    }
+
+    /// The client that [`Lab::add_far_client`] has added.
+    pub fn far_client(&self) -> Result<Client<'_>> {
+        let far = self.far_client.as_ref().context("no far client was added")?;
+        Ok(Client::new(far, self.layout))
+    }
+
     /// Tells the director where all clients are. Otherwise the first answer to each that is on its network is lost while
     /// its neighbour is looked for, and comes again a second later.
     pub fn introduce_clients(&self) -> Result<()> {
@@ -169,6 +203,7 @@ impl Lab {
             director,
             servers,
             router,
+            far_client: None,
             switch,
             directory,
             _directory: owned,
