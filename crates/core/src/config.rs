@@ -1,6 +1,7 @@
 //! What the daemon tells the data plane as a whole: one record, shared, changed word by word while packets flow.
 
 use crate::cell::{Cell32, Cell64};
+use crate::sctp::state::SctpState;
 use crate::state::TcpState;
 use crate::wire::AddrV6;
 
@@ -140,6 +141,8 @@ pub mod switch {
     pub const FTP_SERVICE: u32 = 1 << 7;
     /// `schedule_icmp`
     pub const SCHEDULE_ICMP: u32 = 1 << 8;
+    /// `sloppy_sctp`
+    pub const SLOPPY_SCTP: u32 = 1 << 9;
 }
 
 impl Config {
@@ -174,6 +177,9 @@ impl Config {
             let class = class::TCP + state as u8;
             self.ticks[class as usize].store(state.timeout() * Tick::PER_SECOND);
             self.tcp_class[state as usize].store(u32::from(class));
+        }
+        for state in SctpState::ALL {
+            self.ticks[(class::SCTP + state as u8) as usize].store(state.timeout() * Tick::PER_SECOND);
         }
         self.ticks[class::UDP as usize].store(crate::state::UDP_TIMEOUT * Tick::PER_SECOND);
         self.udp_class.store(u32::from(class::UDP));

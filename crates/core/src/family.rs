@@ -17,7 +17,7 @@ use crate::persist::{Asked, Outcome};
 use crate::sched::Question;
 use crate::server::{Hop, Server};
 use crate::verdict::{DropReason, PassReason};
-use crate::wire::{AddrV6, ethertype, ip_protocol};
+use crate::wire::{AddrV6, Ipv4, Ipv6, ethertype, ip_protocol};
 
 /// See the module.
 pub trait Family<const K: usize>: Sized {
@@ -103,6 +103,8 @@ pub trait Family<const K: usize>: Sized {
     fn is_error(kind: u8) -> bool;
     /// Reads what an ICMP error quotes from this offset on.
     fn read_quote<P: Packet>(packet: &P, at: usize) -> Option<Quote<Self::Addr>>;
+    /// What a checksum of UDP covers besides the datagram of so many bytes in this packet.
+    fn pseudo_header_in<P: Packet>(packet: &P, length: u16, protocol: u8) -> Option<Sum>;
     /// What the checksum of an ICMP message covers besides the message.
     fn pseudo_header(net: &Net<Self::Addr>) -> Sum;
     /// Gives an ICMP error another address at one end, and the packet that it quotes that address and port at its other end;
@@ -165,7 +167,7 @@ impl Family<{ key::V4 }> for V4 {
     type Services<E: Env> = E::ServicesV4;
     const NOWHERE: [u8; 4] = [0; 4];
     const ETHERTYPE: u16 = ethertype::IPV4;
-    const PLAIN_L4: usize = parse::L3 + crate::wire::Ipv4::LEN;
+    const PLAIN_L4: usize = parse::L3 + Ipv4::LEN;
     const ICMP: u8 = ip_protocol::ICMP;
 
     #[inline(always)]
@@ -309,6 +311,12 @@ impl Family<{ key::V4 }> for V4 {
     }
 
     #[inline(always)]
+    fn pseudo_header_in<P: Packet>(packet: &P, length: u16, protocol: u8) -> Option<Sum> {
+        let ip = packet.header::<Ipv4>(parse::L3)?;
+        Some(Sum::ZERO.add32(ip.src).add32(ip.dst).add16(length.to_be_bytes()).add16([0, protocol]))
+    }
+
+    #[inline(always)]
     fn pseudo_header(_net: &Net<[u8; 4]>) -> Sum {
         Sum::ZERO
     }
@@ -344,7 +352,7 @@ impl Family<{ key::V6 }> for V6 {
     type Services<E: Env> = E::ServicesV6;
     const NOWHERE: AddrV6 = AddrV6([0; 2]);
     const ETHERTYPE: u16 = ethertype::IPV6;
-    const PLAIN_L4: usize = parse::L3 + crate::wire::Ipv6::LEN;
+    const PLAIN_L4: usize = parse::L3 + Ipv6::LEN;
     const ICMP: u8 = ip_protocol::ICMPV6;
 
     #[inline(always)]
@@ -494,6 +502,18 @@ impl Family<{ key::V6 }> for V6 {
     #[inline(always)]
     fn read_quote<P: Packet>(packet: &P, at: usize) -> Option<Quote<AddrV6>> {
         icmp::quote::read_v6(packet, at)
+    }
+
+    #[inline(always)]
+    fn pseudo_header_in<P: Packet>(packet: &P, length: u16, protocol: u8) -> Option<Sum> {
+        let ip = packet.header::<Ipv6>(parse::L3)?;
+        Some(
+            Sum::ZERO
+                .add_v6(ip.src.get())
+                .add_v6(ip.dst.get())
+                .add16(length.to_be_bytes())
+                .add16([0, protocol]),
+        )
     }
 
     #[inline(always)]

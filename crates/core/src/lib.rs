@@ -30,6 +30,7 @@ pub mod persist;
 pub mod pressure;
 pub mod protocol;
 pub mod sched;
+pub mod sctp;
 pub mod server;
 pub mod service;
 pub mod state;

@@ -5,6 +5,7 @@
 
 use crate::checksum::{Sum, ipv4_header_sum};
 use crate::packet::Packet;
+use crate::sctp;
 use crate::unaligned::load32;
 use crate::verdict::PassReason;
 use crate::wire::{AddrV6, Ethernet, Extension, Ipv4, Ipv6, Tcp, Udp, ethertype, ip_protocol};
@@ -164,11 +165,12 @@ pub struct Transport {
     pub src: [u8; 2],
     /// Destination port, as on the wire.
     pub dst: [u8; 2],
-    /// TCP's flags; 0 for others.
+    /// TCP's flags. UDP: 1 when it has no checksum. SCTP: the number of a [`crate::sctp::state::Event`].
     pub flags: u8,
 }
 
-/// Reads ports and flags. `Err`: why the stack gets the packet instead.
+/// Reads ports and flags of TCP and UDP. `Err`: why the stack gets the packet instead; of [`transport_otherwise`], if that is
+/// the protocol.
 #[inline(always)]
 pub fn transport<P: Packet>(packet: &P, l4: usize, protocol: u8) -> Result<Transport, PassReason> {
     // For the verifier, which cannot know it.
@@ -182,9 +184,22 @@ pub fn transport<P: Packet>(packet: &P, l4: usize, protocol: u8) -> Result<Trans
         }
         ip_protocol::UDP => {
             let Some(udp) = packet.header::<Udp>(l4) else { return Err(PassReason::Malformed) };
-            Ok(Transport { src: udp.src, dst: udp.dst, flags: 0 })
+            Ok(Transport { src: udp.src, dst: udp.dst, flags: (udp.checksum == [0, 0]) as u8 })
         }
         ip_protocol::ICMP | ip_protocol::ICMPV6 => Err(PassReason::Icmp),
         _ => Err(PassReason::Protocol),
     }
 }
+
+/// Reads what [`transport`] does not: SCTP, and IPsec, which has no ports but follows the key exchange that made it.
+#[inline(always)]
+pub fn transport_otherwise<P: Packet>(packet: &P, l4: usize, protocol: u8) -> Result<Transport, PassReason> {
+    match protocol {
+        ip_protocol::SCTP => sctp::transport(packet, l4),
+        ip_protocol::ESP | ip_protocol::AH => Ok(Transport { src: IKE, dst: IKE, flags: 0 }),
+        _ => Err(PassReason::Protocol),
+    }
+}
+
+/// The port of the Internet key exchange (RFC 7296), at both ends.
+pub const IKE: [u8; 2] = 500u16.to_be_bytes();

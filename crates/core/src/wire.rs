@@ -299,6 +299,40 @@ pub struct Udp {
 }
 header!(Udp, 8);
 
+/// SCTP's common header (RFC 9260).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sctp {
+    /// Source port.
+    pub src: [u8; 2],
+    /// Destination port.
+    pub dst: [u8; 2],
+    /// Verification tag.
+    pub tag: [u8; 4],
+    /// CRC32c, little end first.
+    pub checksum: [u8; 4],
+}
+header!(Sctp, 12);
+
+/// The head of an SCTP chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Chunk {
+    /// Its type.
+    pub kind: u8,
+    /// Its flags.
+    pub flags: u8,
+    /// Its length with this head, without what fills it up; network order.
+    pub len: [u8; 2],
+}
+header!(Chunk, 4);
+
+/// A byte of anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Byte(pub u8);
+header!(Byte, 1);
+
 /// GRE without options (RFC 2784).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -373,12 +407,22 @@ pub mod ip_protocol {
     pub const FRAGMENT: u8 = 44;
     /// GRE
     pub const GRE: u8 = 47;
+    /// IPsec's encrypted payload.
+    pub const ESP: u8 = 50;
+    /// IPsec's authentication header.
+    pub const AH: u8 = 51;
     /// ICMPv6
     pub const ICMPV6: u8 = 58;
     /// SCTP
     pub const SCTP: u8 = 132;
     /// IPv6 destination options.
     pub const DESTINATION: u8 = 60;
+
+    /// Is it IPsec?
+    #[inline(always)]
+    pub const fn is_ipsec(protocol: u8) -> bool {
+        matches!(protocol, ESP | AH)
+    }
 
     /// Do its headers begin with two ports?
     #[inline(always)]

@@ -9,6 +9,7 @@ use xlvs_core::conn::entry::Entry;
 use xlvs_core::conn::table::{SlotId, at, is_expired};
 use xlvs_core::conn::word::{Tick, Word};
 use xlvs_core::family::{self, Ends, Family};
+use xlvs_core::sctp::state::SctpState;
 use xlvs_core::server::{self, Server};
 use xlvs_core::service::{BLOCK, server_in};
 use xlvs_core::state::TcpState;
@@ -109,6 +110,7 @@ fn state_name(protocol: u8, word: Word) -> &'static str {
     }
     match protocol {
         ip_protocol::TCP => TcpState::ALL.get(usize::from(word.state())).map_or("NONE", |s| s.name()),
+        ip_protocol::SCTP => SctpState::ALL.get(usize::from(word.state())).map_or("NONE", |s| s.name()),
         _ => "UDP",
     }
 }

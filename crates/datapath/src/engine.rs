@@ -661,6 +661,7 @@ impl Engine {
             (Tunable::NatIcmpSend, switch::NAT_ICMP_SEND),
             (Tunable::PmtuDisc, switch::PMTU_DISC),
             (Tunable::ScheduleIcmp, switch::SCHEDULE_ICMP),
+            (Tunable::SloppySctp, switch::SLOPPY_SCTP),
         ] {
             self.switch(bit, tunables.is_on(tunable));
         }

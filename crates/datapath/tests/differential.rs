@@ -52,10 +52,11 @@ fn address(addr: [u8; 4]) -> IpAddr {
 }
 
 /// Services of these ports; the last is for every port.
-const PORTS: [u16; 5] = [80, 443, 53, 21, 0];
+const PORTS: [u16; 6] = [80, 443, 53, 21, 500, 0];
 
 /// Tunables that packets see, and values for them.
-const TUNABLES: [(Tunable, &[u32]); 6] = [
+const TUNABLES: [(Tunable, &[u32]); 7] = [
+    (Tunable::SloppySctp, &[1]),
     (Tunable::ScheduleIcmp, &[1]),
     (Tunable::SloppyTcp, &[1]),
     (Tunable::ConnReuseMode, &[0, 2, 3]),
@@ -89,7 +90,7 @@ fn random_site(random: &mut Random) -> Vec<Change> {
     }
     for vip in VIPS.map(address).into_iter().chain(VIPS.map(address_v6)) {
         for port in PORTS {
-            for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
                 if random.one_in(4) {
                     continue;
                 }
@@ -135,7 +136,9 @@ fn random_packet(random: &mut Random) -> Vec<u8> {
     } else {
         (client, vip, (client_port, service_port))
     };
-    let protocol = if random.one_in(12) { random.below(256) as u8 } else { random.of(&[6, 6, 6, 17]) };
+    let ports = if random.one_in(20) { (500, 500) } else { ports };
+    let often = [6, 6, 6, 6, 17, 17, 132, 132, 50, 51];
+    let protocol = if random.one_in(12) { random.below(256) as u8 } else { random.of(&often) };
     let options = if random.one_in(10) { 4 * random.below(11) as usize } else { 0 };
     let flags = random.of(&[0x02, 0x02, 0x12, 0x10, 0x10, 0x18, 0x11, 0x11, 0x04, 0x14, 0x00, 0x29]);
     let payload = if random.one_in(6) { random.below(1500) as usize } else { random.below(40) as usize };
@@ -282,6 +285,14 @@ fn build_l4(random: &mut Random, ports: (u16, u16), protocol: u8, flags: u8, pay
         l4.extend((random.next() as u32).to_be_bytes());
         l4.extend((random.next() as u32).to_be_bytes());
         l4.extend([0x50, flags, 0x20, 0, random.next() as u8, random.next() as u8, 0, 0]);
+    } else if protocol == 132 {
+        l4.extend((random.next() as u32).to_be_bytes());
+        l4.extend((random.next() as u32).to_be_bytes());
+        let chunk = random.of(&[1, 1, 2, 10, 11, 0, 3, 6, 7, 8, 9, 14]);
+        l4.extend([chunk, 0, 0, random.of(&[4, 7, 8])]);
+        if random.one_in(3) {
+            l4.extend([0, 0, 0, 0, 6, 0, 0, 4]);
+        }
     } else {
         let sum = if random.one_in(3) { 0u16 } else { random.next() as u16 };
         l4.extend((8 + payload as u16).to_be_bytes());
@@ -382,7 +393,7 @@ fn compare(name: &str, seed: u64, packets: usize) {
     let mut random = Random(seed);
     let fs = BpfFs::new(name);
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get()) as u32;
-    let sizes = Sizes::for_site(2000, 64, 512, cpus);
+    let sizes = Sizes::for_site(2000, 128, 2048, cpus);
     let xdp = Xdp::load(Pins::on(&fs.0).expect("a BPF file system"), sizes, 42).expect("the program loads");
     let host = Arc::new(Tables::on_heap(sizes, 42));
     let site = random_site(&mut random);

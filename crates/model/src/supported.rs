@@ -1,10 +1,8 @@
 //! What the data plane does not do yet, in one place.
 
-use xlvs_core::protocol::Protocol;
-
 use crate::change::Change;
 use crate::refusal::Refusal;
-use crate::spec::{ServiceKey, ServiceSpec};
+use crate::spec::ServiceSpec;
 
 /// Refuses, with one sentence, a change that the model knows but the data plane cannot carry out yet.
 ///
@@ -31,10 +29,7 @@ fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     if spec.engine.is_some() {
         return refuse("xlvs has no persistence engines yet.");
     }
-    match spec.key {
-        ServiceKey::Address { protocol: Protocol::Sctp, .. } => refuse("xlvs does not balance SCTP yet."),
-        ServiceKey::Address { .. } | ServiceKey::Mark { .. } => Ok(()),
-    }
+    Ok(())
 }
 
 fn refuse(sentence: &str) -> Result<(), Refusal> {

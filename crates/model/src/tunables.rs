@@ -64,7 +64,7 @@ tunables! {
     RunEstimation "run_estimation" = 1 ..= ANY, "refresh rates and the counters that listings show";
     ScheduleIcmp "schedule_icmp" = 0 ..= ANY, "schedule ICMP errors that belong to no connection";
     SecureTcp "secure_tcp" = 0 ..= 3, "ask for the server's answer before a connection counts as established: 0 off, 1 and 2 when memory is short, 3 always";
-    SloppySctp "sloppy_sctp" = 0 ..= ANY, "let any SCTP packet but ABORT open a connection", fixed: "there is no SCTP yet";
+    SloppySctp "sloppy_sctp" = 0 ..= ANY, "let any SCTP packet but ABORT open a connection";
     SloppyTcp "sloppy_tcp" = 0 ..= ANY, "let any TCP packet but RST open a connection";
     SnatReroute "snat_reroute" = 1 ..= ANY, "route replies by the VIP as their source", fixed: "replies are always routed so";
 }

@@ -209,11 +209,9 @@ fn ten_thousand_services_with_ten_servers_each_are_applied_at_once() {
 
 #[test]
 fn what_the_data_plane_lacks_is_refused_with_a_sentence() {
-    let sctp = ServiceKey::Address { protocol: Protocol::Sctp, addr: [10, 0, 0, 1].into(), port: 80 };
-    let refused = [
-        Change::StartSync(daemon(SyncRole::Master)),
-        Change::AddService(ServiceSpec::new(sctp, Scheduler::Rr)),
-    ];
+    let key = ServiceKey::Address { protocol: Protocol::Udp, addr: [10, 0, 0, 1].into(), port: 5060 };
+    let sip = ServiceSpec { engine: Some("sip".to_owned()), ..ServiceSpec::new(key, Scheduler::Rr) };
+    let refused = [Change::StartSync(daemon(SyncRole::Master)), Change::AddService(sip)];
     for change in refused {
         let Err(Refusal::Unsupported(sentence)) = supported(&change) else {
             panic!("{change:?} is let through")

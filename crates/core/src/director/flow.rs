@@ -11,6 +11,7 @@ use crate::family::{Ends, Family};
 use crate::packet::{self, Packet};
 use crate::parse::{self, Net, Transport};
 use crate::persist;
+use crate::sctp::state::Event;
 use crate::service::Service;
 use crate::verdict::PassReason;
 use crate::wire::{ip_protocol, tcp_flag};
@@ -51,6 +52,8 @@ pub struct Flow<'e, F: Family<K>, const K: usize> {
     pub net: Net<F::Addr>,
     /// Its transport part.
     pub transport: Transport,
+    /// The protocol of the connection that it belongs to.
+    pub protocol: u8,
     /// The configuration record.
     pub config: &'e Config,
     /// When it came.
@@ -66,7 +69,7 @@ impl<'e, F: Family<K>, const K: usize> Flow<'e, F, K> {
     pub fn blank(config: &'e Config, now: Tick) -> Self {
         let net = Net { l4: 0, src: F::NOWHERE, dst: F::NOWHERE, protocol: 0, len: 0, fragment: false };
         let transport = Transport { src: [0; 2], dst: [0; 2], flags: 0 };
-        Self { net, transport, config, now, is_hearsay: false, family: PhantomData }
+        Self { net, transport, protocol: 0, config, now, is_hearsay: false, family: PhantomData }
     }
 
     /// Reads a packet that may be ours. `Err`: why the stack gets it.
@@ -90,7 +93,18 @@ impl<'e, F: Family<K>, const K: usize> Flow<'e, F, K> {
         if !F::is_source(self.net.src, self.net.dst) {
             return Err(PassReason::Source);
         }
+        self.protocol = self.net.protocol;
         self.transport = parse::transport(packet, self.net.l4, self.net.protocol)?;
+        Ok(())
+    }
+
+    /// Reads what [`Self::read_rest`] calls another protocol.
+    #[inline(always)]
+    fn read_otherwise<P: Packet>(&mut self, packet: &P) -> Result<(), PassReason> {
+        self.transport = parse::transport_otherwise(packet, self.net.l4, self.net.protocol)?;
+        if self.is_ipsec() {
+            self.protocol = ip_protocol::UDP;
+        }
         Ok(())
     }
 
@@ -98,7 +112,7 @@ impl<'e, F: Family<K>, const K: usize> Flow<'e, F, K> {
     #[inline(always)]
     pub fn ends(&self) -> Ends<F::Addr> {
         let (net, t) = (&self.net, &self.transport);
-        Ends { from: net.src, from_port: t.src, to: net.dst, to_port: t.dst, protocol: net.protocol }
+        Ends { from: net.src, from_port: t.src, to: net.dst, to_port: t.dst, protocol: self.protocol }
     }
 
     /// The packet's key as a client's.
@@ -112,7 +126,7 @@ impl<'e, F: Family<K>, const K: usize> Flow<'e, F, K> {
     pub fn reverse_key(&self) -> [u64; K] {
         let (net, t) = (&self.net, &self.transport);
         let ends =
-            Ends { from: net.dst, from_port: t.dst, to: net.src, to_port: t.src, protocol: net.protocol };
+            Ends { from: net.dst, from_port: t.dst, to: net.src, to_port: t.src, protocol: self.protocol };
         F::key(&ends, Kind::Conn)
     }
 
@@ -146,10 +160,37 @@ impl<'e, F: Family<K>, const K: usize> Flow<'e, F, K> {
         self.net.protocol == ip_protocol::TCP
     }
 
+    /// Is it SCTP?
+    #[inline(always)]
+    pub fn is_sctp(&self) -> bool {
+        self.net.protocol == ip_protocol::SCTP
+    }
+
+    /// Is it IPsec?
+    #[inline(always)]
+    pub fn is_ipsec(&self) -> bool {
+        ip_protocol::is_ipsec(self.net.protocol)
+    }
+
     /// Would it open a connection?
     #[inline(always)]
     pub fn looks_new(&self) -> bool {
+        if self.is_sctp() {
+            return self.transport.flags == Event::Init as u8;
+        }
+        self.is_syn()
+    }
+
+    /// The same of TCP alone.
+    #[inline(always)]
+    pub fn is_syn(&self) -> bool {
         self.is_tcp() && self.transport.flags & tcp_flag::SYN != 0
+    }
+
+    /// Is it a datagram without a checksum?
+    #[inline(always)]
+    pub fn is_unsummed(&self) -> bool {
+        self.net.protocol == ip_protocol::UDP && self.transport.flags != 0
     }
 
     /// Had an entry with this word had its time when the packet came?
@@ -176,5 +217,8 @@ fn read_into<F: Family<K>, P: Packet, const K: usize>(
     flow: &mut Flow<'_, F, K>,
 ) -> Result<(), PassReason> {
     flow.net = F::read(packet)?;
-    flow.read_rest(packet)
+    match flow.read_rest(packet) {
+        Err(PassReason::Protocol) => flow.read_otherwise(packet),
+        outcome => outcome,
+    }
 }

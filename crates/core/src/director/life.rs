@@ -8,6 +8,7 @@ use crate::conn::word::Word;
 use crate::env::Env;
 use crate::family::Family;
 use crate::persist;
+use crate::sctp::{self, state::SctpState};
 use crate::server::Server;
 use crate::service::{block_of, lane_of};
 use crate::state::{self, Direction, TcpState};
@@ -30,7 +31,7 @@ pub fn try_advance<F: Family<K>, E: Env, const K: usize>(
     server: u32,
     direction: Direction,
 ) -> bool {
-    let next = |word| successor(flow, word, direction);
+    let next = |word| short_successor(flow, word, direction);
     table::change(found, 1, next, |before, after| settle_active(env, server, before, after)) == Change::Done
 }
 
@@ -74,6 +75,21 @@ pub fn successor<F: Family<K>, const K: usize>(
     word: Word,
     direction: Direction,
 ) -> Word {
+    if !flow.is_sctp() {
+        return short_successor(flow, word, direction);
+    }
+    let word = if matches!(direction, Direction::Output) { word.with_no_output(false) } else { word };
+    let next = sctp::state::next(word.state(), direction, flow.transport.flags);
+    word.in_state(next, class::SCTP + next, SctpState::is_active(next)).seen_at(flow.now)
+}
+
+/// The same for TCP and UDP.
+#[inline(always)]
+pub fn short_successor<F: Family<K>, const K: usize>(
+    flow: &Flow<'_, F, K>,
+    word: Word,
+    direction: Direction,
+) -> Word {
     let word = if matches!(direction, Direction::Output) { word.with_no_output(false) } else { word };
     if flow.is_tcp() {
         let secure = flow.config.has(switch::SECURE_TCP);
@@ -99,7 +115,13 @@ pub fn beginning<F: Family<K>, const K: usize>(flow: &Flow<'_, F, K>, direction:
 /// Does this transition show that there is a client, and not only somebody who sends first packets?
 #[inline(always)]
 pub fn assures<F: Family<K>, const K: usize>(flow: &Flow<'_, F, K>, before: Word, after: Word) -> bool {
-    let proof = if flow.is_tcp() { TcpState::Established as u8 } else { state::udp::ANSWERED };
+    let proof = if flow.is_tcp() {
+        TcpState::Established as u8
+    } else if flow.is_sctp() {
+        SctpState::Established as u8
+    } else {
+        state::udp::ANSWERED
+    };
     before.state() != proof && after.state() == proof
 }
 

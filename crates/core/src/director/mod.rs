@@ -133,8 +133,11 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     }
     let mut flow = Flow::<F, K>::blank(config, env.now());
     flow.net = net;
-    if let Err(reason) = flow.read_rest(packet) {
-        return Ok(counted(env, Verdict::Pass(reason)));
+    match flow.read_rest(packet) {
+        Ok(()) => {}
+        // SCTP and IPsec are read where there is more room.
+        Err(PassReason::Protocol) => return Err(stage),
+        Err(reason) => return Ok(counted(env, Verdict::Pass(reason))),
     }
     let verdict = if who.from_server && K == key::V4 {
         // Of IPv6, a reply's way needs more stack than is left here.

@@ -149,7 +149,7 @@ fn is_heard<F: Family<K>, P: Packet, const K: usize>(packet: &mut P, heard_of: &
     }
     heard_of.is_hearsay = true;
     (heard_of.net.src, heard_of.net.dst) = (quote.net.dst, quote.net.src);
-    heard_of.net.protocol = quote.net.protocol;
+    (heard_of.net.protocol, heard_of.protocol) = (quote.net.protocol, quote.ends().protocol);
     let [src, dst] = quote.ports;
     heard_of.transport = Transport { src: dst, dst: src, flags: 0 };
     true

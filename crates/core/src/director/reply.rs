@@ -3,11 +3,12 @@
 use super::Stage;
 use super::answer::{Answer, Sent, hindered};
 use super::flow::{Flow, Recognised};
-use super::life::{advance, assures, count_out, successor, try_advance};
+use super::life::{advance, assures, count_out, short_successor, try_advance};
 use crate::conn::entry::{Backlink, Entry, Link};
 use crate::conn::table::{self, Found, Glance, Memory, SlotId};
 use crate::env::{Env, Route};
 use crate::family::{Ends, Family};
+use crate::forward::nat::{self, Unfinished};
 use crate::forward::{self, Hindrance};
 use crate::method::Method;
 use crate::packet::{Packet, by_reference};
@@ -26,8 +27,11 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     let Connection { found, entry, virt } = behind(env, flow, reply)?;
     let route = F::route(packet, env, &flow.net, virt.to).ok()?;
     let Route::Via { .. } = route else { return None };
+    if flow.is_unsummed() {
+        return None;
+    }
     let is_persistent = Link(found.body.link.load()).template().is_some();
-    if is_persistent && assures(flow, found.word, successor(flow, found.word, Direction::Output)) {
+    if is_persistent && assures(flow, found.word, short_successor(flow, found.word, Direction::Output)) {
         return None;
     }
     if !try_advance(env, flow, &found, entry.server(), Direction::Output) {
@@ -161,7 +165,11 @@ fn send_to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
             Err(DropReason::ClientUnresolved.into())
         }
         Ok(route) => {
-            forward::to_client::<F, P, E, K>(packet, env, &flow.net, virt, &route).map_err(Hindrance::Drop)
+            let sum =
+                Unfinished { is_unsummed: flow.is_unsummed(), is_ported: virt.to_port != flow.transport.src };
+            let sent = forward::to_client::<F, P, E, K>(packet, env, &flow.net, virt, &route);
+            sent.and_then(|verdict| nat::finish::<F, P, E, K>(packet, env, &flow.net, sum).map(|()| verdict))
+                .map_err(Hindrance::Drop)
         }
         Err(hindrance) => Err(hindrance),
     };

@@ -3,7 +3,9 @@
 use super::answer::{Answer, Sent, hindered};
 use super::connect::{Opening, make_room, open};
 use super::flow::Flow;
-use super::life::{advance, assures, count_in, count_in_packet, request_direction, successor, try_advance};
+use super::life::{
+    advance, assures, count_in, count_in_packet, request_direction, short_successor, try_advance,
+};
 use super::schedule::schedule;
 use crate::config::switch;
 use crate::conn::entry::{Entry, Link};
@@ -11,9 +13,12 @@ use crate::conn::table::{self, Found, Glance, Memory};
 use crate::env::{Env, Step};
 use crate::expire;
 use crate::family::Family;
+use crate::forward::nat::{self, Unfinished};
 use crate::forward::{self, Hindrance, tunnel};
 use crate::icmp::Complaint;
+use crate::method::Method;
 use crate::packet::{Packet, by_reference};
+use crate::sctp::state::SctpState;
 use crate::server;
 use crate::state::TcpState;
 use crate::verdict::{DropReason, PassReason, Verdict};
@@ -28,7 +33,7 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     env: &E,
     flow: &Flow<'_, F, K>,
 ) -> Option<Verdict> {
-    if flow.looks_new() {
+    if flow.is_syn() {
         return None;
     }
     let memory = F::conns(env);
@@ -40,10 +45,13 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     if !usable || tunnel::is_summed(server.flags()) || flow.has_outlived(found.word) {
         return None;
     }
+    if flow.is_unsummed() && entry.method() == Method::Masquerade as u8 {
+        return None;
+    }
     let hop = F::prepare(packet, server, entry.method()).ok()?;
     let link = Link(found.body.link.load());
     let direction = request_direction(found.word);
-    if link.template().is_some() && assures(flow, found.word, successor(flow, found.word, direction)) {
+    if link.template().is_some() && assures(flow, found.word, short_successor(flow, found.word, direction)) {
         return None;
     }
     if !try_advance(env, flow, &found, entry.server(), direction) {
@@ -264,6 +272,9 @@ fn is_to_be_rescheduled<F: Family<K>, const K: usize>(
         return false;
     }
     let state = found.word.state();
+    if flow.is_sctp() {
+        return state == SctpState::Closed as u8;
+    }
     state == TcpState::TimeWait as u8
         || state == TcpState::Close as u8
         || (mode & 2 != 0 && state == TcpState::FinWait as u8 && found.word.no_output())
@@ -305,7 +316,17 @@ fn send<F: Family<K>, P: Packet, E: Env, const K: usize>(
         return Ok(Verdict::Pass(PassReason::Local));
     }
     match F::prepare(packet, server, entry.method()) {
-        Ok(hop) => Ok(forward::to_server::<F, P, E, K>(packet, env, &flow.net, server, entry, &hop)?),
+        Ok(hop) => {
+            let verdict = forward::to_server::<F, P, E, K>(packet, env, &flow.net, server, entry, &hop)?;
+            if entry.method() == Method::Masquerade as u8 {
+                let sum = Unfinished {
+                    is_unsummed: flow.is_unsummed(),
+                    is_ported: entry.port() != flow.transport.dst,
+                };
+                nat::finish::<F, P, E, K>(packet, env, &flow.net, sum)?;
+            }
+            Ok(verdict)
+        }
         Err(hindrance) => {
             // The kernel quotes a packet that is too big as it would have gone on.
             if matches!(hindrance, Hindrance::TooBig { .. }) {

@@ -10,6 +10,7 @@ use crate::env::Env;
 use crate::family::Family;
 use crate::persist::{self, Without};
 use crate::sched;
+use crate::sctp::state::Event;
 use crate::service::{self, Service, block_of, lane_of};
 use crate::verdict::{DropReason, PassReason};
 use crate::wire::{ip_protocol, tcp_flag};
@@ -20,7 +21,10 @@ pub fn schedule<F: Family<K>, E: Env, const K: usize>(
     env: &E,
     flow: &Flow<'_, F, K>,
 ) -> Result<Opening, Decision> {
-    if flow.is_tcp() && !flow.is_hearsay && !may_open(flow.config, flow.transport.flags) {
+    if flow.is_ipsec() {
+        return Err(Decision::Pass(PassReason::Protocol));
+    }
+    if !flow.is_hearsay && !may_open(flow) {
         return Err(Decision::Pass(PassReason::NoConnection));
     }
     let Some(id) = find_service(env, flow) else { return Err(Decision::Pass(PassReason::NoService)) };
@@ -34,11 +38,17 @@ pub fn schedule<F: Family<K>, E: Env, const K: usize>(
     choose(env, flow, id, service)
 }
 
-/// TCP: a SYN without RST, or with `sloppy_tcp` anything but RST.
+/// TCP: a SYN without RST, or with `sloppy_tcp` anything but RST. SCTP: INIT, or with `sloppy_sctp` anything but ABORT. A datagram may.
 #[inline(always)]
-fn may_open(config: &Config, flags: u8) -> bool {
-    let sloppy = config.has(switch::SLOPPY_TCP);
-    flags & tcp_flag::RST == 0 && (sloppy || flags & tcp_flag::SYN != 0)
+fn may_open<F: Family<K>, const K: usize>(flow: &Flow<'_, F, K>) -> bool {
+    let flags = flow.transport.flags;
+    if flow.is_tcp() {
+        flags & tcp_flag::RST == 0 && (flow.is_syn() || flow.config.has(switch::SLOPPY_TCP))
+    } else if flow.is_sctp() {
+        flow.looks_new() || (flags != Event::Abort as u8 && flow.config.has(switch::SLOPPY_SCTP))
+    } else {
+        true
+    }
 }
 
 /// The port that an FTP server's data connections come from.

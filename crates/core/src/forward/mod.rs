@@ -14,7 +14,7 @@ use crate::family::{Ends, Family};
 use crate::icmp::quote::Quote;
 use crate::method::Method;
 use crate::packet::Packet;
-use crate::parse::Net;
+use crate::parse::{L3, Net};
 use crate::server::{Hop, Server};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::Ethernet;
@@ -50,6 +50,7 @@ pub fn to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
     entry: Entry,
     hop: &Hop,
 ) -> Result<Verdict, DropReason> {
+    cut_padding(packet, net.len)?;
     let mut ethertype = F::ETHERTYPE;
     match Method::from_u8(entry.method()) {
         // Direct routing: the packet as it is, in a frame to the server.
@@ -74,6 +75,7 @@ pub fn to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
     route: &Route,
 ) -> Result<Verdict, DropReason> {
     let Route::Via { ifindex, from, to } = *route else { return Err(DropReason::NoRoute) };
+    cut_padding(packet, net.len)?;
     F::translate(packet, net, nat::End::Source, virt.to, virt.to_port)?;
     address_frame(packet, to, from, F::ETHERTYPE)?;
     Ok(leave_by(env, ifindex))
@@ -92,6 +94,7 @@ pub fn error_to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
     if entry.method() != Method::Masquerade as u8 {
         return to_server::<F, P, E, K>(packet, env, about.net, server, entry, hop);
     }
+    cut_padding(packet, about.net.len)?;
     let addr = F::server_addr(server);
     F::translate_error(packet, about.net, about.quote, nat::End::Destination, addr, entry.port())?;
     address_frame(packet, hop.to, hop.from, F::ETHERTYPE)?;
@@ -108,6 +111,7 @@ pub fn error_to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
     route: &Route,
 ) -> Result<Verdict, DropReason> {
     let Route::Via { ifindex, from, to } = *route else { return Err(DropReason::NoRoute) };
+    cut_padding(packet, about.net.len)?;
     F::translate_error(packet, about.net, about.quote, nat::End::Source, virt.to, virt.to_port)?;
     address_frame(packet, to, from, F::ETHERTYPE)?;
     Ok(leave_by(env, ifindex))
@@ -119,6 +123,16 @@ pub struct About<'a, A> {
     pub net: &'a Net<A>,
     /// What it quotes.
     pub quote: &'a Quote<A>,
+}
+
+/// Takes off what lies behind an IP packet of so many bytes: Ethernet fills short frames up.
+#[inline(always)]
+fn cut_padding<P: Packet>(packet: &mut P, len: u16) -> Result<(), DropReason> {
+    let padding = packet.len().wrapping_sub(L3 + len as usize);
+    if padding != 0 && !packet.trim_tail(padding) {
+        return Err(DropReason::Malformed);
+    }
+    Ok(())
 }
 
 /// Gives the frame its Ethernet header.

@@ -1,11 +1,14 @@
 //! Network address translation: towards the server the destination becomes the server's, towards the client the source
 //! becomes the virtual service's. Checksums are updated, not recomputed, so a wrong one stays wrong.
 
-use crate::checksum::Update;
+use crate::checksum::{Sum, Update, sum_packed};
+use crate::env::Env;
+use crate::family::Family;
 use crate::packet::Packet;
-use crate::parse::FARTHEST_L4;
+use crate::parse::{FARTHEST_L4, L3, Net};
+use crate::sctp::crc;
 use crate::verdict::DropReason;
-use crate::wire::{Icmp, Tcp, Udp, ip_protocol};
+use crate::wire::{Icmp, Sctp, Tcp, Udp, ip_protocol};
 
 /// Which end of the packet is rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +65,7 @@ pub fn translate_port<P: Packet>(
         let changed = changed.replace16(*place, port);
         *place = port;
         tcp.checksum = changed.apply(tcp.checksum);
-    } else {
+    } else if protocol == ip_protocol::UDP {
         let Some(udp) = packet.header_mut::<Udp>(l4) else { return Err(DropReason::Malformed) };
         let place = match end {
             End::Destination => &mut udp.dst,
@@ -70,13 +73,75 @@ pub fn translate_port<P: Packet>(
         };
         let changed = changed.replace16(*place, port);
         *place = port;
-        // RFC 768: 0 means none was computed, and a computed 0 is sent as ffff.
         if udp.checksum != [0, 0] {
-            udp.checksum = match changed.apply(udp.checksum) {
-                [0, 0] => [0xff, 0xff],
-                sum => sum,
-            };
+            udp.checksum = summed(changed.apply(udp.checksum));
         }
+    } else if protocol == ip_protocol::SCTP {
+        let Some(sctp) = packet.header_mut::<Sctp>(l4) else { return Err(DropReason::Malformed) };
+        let place = match end {
+            End::Destination => &mut sctp.dst,
+            End::Source => &mut sctp.src,
+        };
+        *place = port;
     }
+    // IPsec has no ports.
     Ok(())
+}
+
+/// What a packet that was translated still lacks, as far as it is not updated but made anew.
+#[derive(Clone, Copy)]
+pub struct Unfinished {
+    /// A datagram without a checksum: it leaves with one, as from the kernel.
+    pub is_unsummed: bool,
+    /// Its port changed: of SCTP that means another checksum.
+    pub is_ported: bool,
+}
+
+/// Makes the checksum of a translated packet, where that is to be made anew.
+#[inline(always)]
+pub fn finish<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    net: &Net<F::Addr>,
+    unfinished: Unfinished,
+) -> Result<(), DropReason> {
+    let Some(length) = (net.len as usize).checked_sub(net.l4.wrapping_sub(L3)) else {
+        return Err(DropReason::Malformed);
+    };
+    if net.protocol == ip_protocol::SCTP && unfinished.is_ported {
+        crc::fit(packet, env, net.l4, length)
+    } else if unfinished.is_unsummed {
+        let Some(pseudo) = F::pseudo_header_in(packet, length as u16, net.protocol) else {
+            return Err(DropReason::Malformed);
+        };
+        sum_datagram(packet, env, net.l4, length, pseudo)
+    } else {
+        Ok(())
+    }
+}
+
+#[inline(always)]
+fn sum_datagram<P: Packet, E: Env>(
+    packet: &mut P,
+    env: &E,
+    l4: usize,
+    length: usize,
+    pseudo: Sum,
+) -> Result<(), DropReason> {
+    let Some(sum) = sum_packed(packet, env, l4, length, pseudo) else { return Err(DropReason::Malformed) };
+    if l4 > FARTHEST_L4 {
+        return Err(DropReason::Malformed);
+    }
+    let Some(udp) = packet.header_mut::<Udp>(l4) else { return Err(DropReason::Malformed) };
+    udp.checksum = summed(sum.checksum());
+    Ok(())
+}
+
+/// RFC 768: 0 means that none was computed, and a computed 0 is sent as ffff.
+#[inline(always)]
+const fn summed(checksum: [u8; 2]) -> [u8; 2] {
+    match checksum {
+        [0, 0] => [0xff, 0xff],
+        sum => sum,
+    }
 }

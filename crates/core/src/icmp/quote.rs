@@ -30,18 +30,24 @@ impl<A: Copy> Quote<A> {
         Self { net, at: 0, ports: [[0; 2]; 2] }
     }
 
+    /// The protocol of the connection that it belongs to: IPsec's packets follow their key exchange.
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        if ip_protocol::is_ipsec(self.net.protocol) { ip_protocol::UDP } else { self.net.protocol }
+    }
+
     /// The quoted packet's ends.
     #[inline(always)]
     pub fn ends(&self) -> Ends<A> {
         let ([from_port, to_port], net) = (self.ports, &self.net);
-        Ends { from: net.src, from_port, to: net.dst, to_port, protocol: net.protocol }
+        Ends { from: net.src, from_port, to: net.dst, to_port, protocol: self.protocol() }
     }
 
     /// The ends of a packet in the other direction.
     #[inline(always)]
     pub fn reversed(&self) -> Ends<A> {
         let ([to_port, from_port], net) = (self.ports, &self.net);
-        Ends { from: net.dst, from_port, to: net.src, to_port, protocol: net.protocol }
+        Ends { from: net.dst, from_port, to: net.src, to_port, protocol: self.protocol() }
     }
 }
 
@@ -97,6 +103,9 @@ pub fn read_v6<P: Packet>(packet: &P, at: usize) -> Option<Quote<AddrV6>> {
 
 #[inline(always)]
 fn read_ports<P: Packet>(packet: &P, l4: usize, protocol: u8) -> Option<[[u8; 2]; 2]> {
+    if ip_protocol::is_ipsec(protocol) {
+        return Some([parse::IKE; 2]);
+    }
     if !ip_protocol::has_ports(protocol) {
         return Some([[0; 2]; 2]);
     }
