@@ -21,6 +21,7 @@ pub mod client;
 pub mod demo;
 pub mod director;
 mod edge;
+pub mod frames;
 mod http;
 mod layout;
 mod leftovers;

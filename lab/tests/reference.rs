@@ -202,7 +202,7 @@ impl<'t> Both<'t> {
         let mut both =
             Self { site: Site::new(services()), engine: Engine::new(Arc::clone(tables)), plane, tick: 1000 };
         if let Plane::Host(env) = &both.plane {
-            env.route.set(Route::Via { ifindex: CLIENT_SIDE, from: mac(0xfe), to: CLIENT_MAC });
+            env.set_route(Route::Via { ifindex: CLIENT_SIDE, from: mac(0xfe), to: CLIENT_MAC });
             env.set_ingress(CLIENT_SIDE);
             env.set_now(both.tick);
         }

@@ -19,6 +19,19 @@ use crate::evict::{Doomed, Evictor};
 use crate::sweep::Remover;
 use crate::tables::{Buckets, Tables};
 
+/// What the routing table is asked, of either family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// Source of the packet.
+    pub src: IpAddr,
+    /// Its destination.
+    pub dst: IpAddr,
+    /// Its length in bytes.
+    pub len: u16,
+}
+
+type Routes<'t> = Box<dyn Fn(&Asked) -> Route + 't>;
+
 /// The surroundings of packets on one (imagined) processor of a host.
 pub struct HostEnv<'t> {
     tables: &'t Tables,
@@ -33,8 +46,7 @@ pub struct HostEnv<'t> {
     now: Cell<u32>,
     ingress: Cell<u32>,
     random: Cell<u64>,
-    /// Answers of the routing table: what [`Env::route_v4`] and [`Env::route_v6`] say.
-    pub route: Cell<Route>,
+    routes: RefCell<Routes<'t>>,
     /// Addresses whose neighbours were asked for.
     pub wanted: RefCell<Vec<IpAddr>>,
     /// What the ways to servers have turned out to take.
@@ -57,7 +69,7 @@ impl<'t> HostEnv<'t> {
             now: Cell::new(0),
             ingress: Cell::new(1),
             random: Cell::new(0x9e37_79b9_7f4a_7c15),
-            route: Cell::new(Route::None),
+            routes: RefCell::new(Box::new(|_| Route::None)),
             wanted: RefCell::default(),
             path_mtus: RefCell::default(),
         }
@@ -71,6 +83,16 @@ impl<'t> HostEnv<'t> {
     /// Says by which interface the next packets come in.
     pub fn set_ingress(&self, ifindex: u32) {
         self.ingress.set(ifindex);
+    }
+
+    /// From now on there is one way for all packets.
+    pub fn set_route(&self, route: Route) {
+        self.set_routes(move |_| route);
+    }
+
+    /// From now on this is the routing table: what [`Env::route_v4`] and [`Env::route_v6`] say. Without one there is no way.
+    pub fn set_routes(&self, routes: impl Fn(&Asked) -> Route + 't) {
+        *self.routes.borrow_mut() = Box::new(routes);
     }
 
     /// Starts the random numbers anew.
@@ -175,12 +197,14 @@ impl<'t> Env for HostEnv<'t> {
         (x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
     }
 
-    fn route_v4(&self, _query: &RouteQuery<[u8; 4]>) -> Route {
-        self.route.get()
+    fn route_v4(&self, query: &RouteQuery<[u8; 4]>) -> Route {
+        let (src, dst) = (query.src.into(), query.dst.into());
+        (self.routes.borrow())(&Asked { src, dst, len: query.len })
     }
 
-    fn route_v6(&self, _query: &RouteQuery<AddrV6>) -> Route {
-        self.route.get()
+    fn route_v6(&self, query: &RouteQuery<AddrV6>) -> Route {
+        let (src, dst) = (query.src.bytes().into(), query.dst.bytes().into());
+        (self.routes.borrow())(&Asked { src, dst, len: query.len })
     }
 
     fn want_neighbour_v4(&self, addr: [u8; 4]) {

@@ -144,7 +144,7 @@ proptest! {
         }
         resolve(&engine);
         let env = HostEnv::new(&tables, 0);
-        env.route.set(Route::Via { ifindex: INGRESS, from: [0; 6], to: [0; 6] });
+        env.set_route(Route::Via { ifindex: INGRESS, from: [0; 6], to: [0; 6] });
         let mut now = 1000;
         for step in steps {
             now += step.pause;

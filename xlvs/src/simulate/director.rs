@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -12,12 +13,13 @@ use xlvs_core::director;
 use xlvs_core::env::{Env, Route};
 use xlvs_core::packet::Frame;
 use xlvs_core::pressure::DropEntry;
+use xlvs_core::server;
 use xlvs_core::verdict::Verdict;
 use xlvs_core::wire::ip_protocol;
 use xlvs_datapath::conns;
 use xlvs_datapath::engine::{ApplyError, Engine};
 use xlvs_datapath::evict;
-use xlvs_datapath::host::HostEnv;
+use xlvs_datapath::host::{Asked, HostEnv};
 use xlvs_datapath::sweep::Sweeper;
 use xlvs_datapath::tables::{Sizes, Tables};
 use xlvs_ipvsadm::{Applet, Backend, Session, Stopped, System, Unreachable};
@@ -72,7 +74,7 @@ pub struct Director<'t> {
     engine: Engine,
     env: HostEnv<'t>,
     drop_entry: DropEntry,
-    mtu: u16,
+    ways: Rc<dyn Ways>,
     path_mtus: RefCell<BTreeMap<IpAddr, u16>>,
     ms: u64,
 }
@@ -87,20 +89,77 @@ pub struct Printed {
     pub rc: i32,
 }
 
+/// How the director reaches others.
+pub trait Ways {
+    /// The way of its packets towards an address; none: it cannot be reached.
+    fn towards(&self, destination: IpAddr) -> Option<Way>;
+}
+
+/// A way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// The address is the director's own.
+    Local,
+    /// To a neighbour, which may be a router.
+    Via(Hop),
+}
+
+/// A neighbour, and how it is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hop {
+    /// The interface.
+    pub ifindex: u32,
+    /// The director's MAC there.
+    pub from: [u8; 6],
+    /// The neighbour's MAC.
+    pub to: [u8; 6],
+    /// Largest packet, in bytes.
+    pub mtu: u16,
+    /// The director's address that it sends from.
+    pub source: IpAddr,
+}
+
+/// The networks of the recorded cases: clients on the one side, all behind one MAC, and servers on the other.
+struct OnLink;
+
+impl Ways for OnLink {
+    fn towards(&self, destination: IpAddr) -> Option<Way> {
+        let mtu = 1500;
+        Some(Way::Via(match server_number(destination) {
+            Some(number) => Hop {
+                ifindex: SERVER_SIDE,
+                from: [2, 0, 0, 0, 1, 0xfe],
+                to: wire::server_mac(number),
+                mtu,
+                source: source_towards(destination),
+            },
+            None => Hop {
+                ifindex: CLIENT_SIDE,
+                from: [2, 0, 0, 0, 0, 0xfe],
+                to: [2, 0, 0, 0, 0, 1],
+                mtu,
+                source: source_towards(destination),
+            },
+        }))
+    }
+}
+
 impl<'t> Director<'t> {
-    /// A director over these tables, which are empty.
+    /// A director over these tables, which are empty, with the networks of the recorded cases.
     pub fn new(tables: &'t Arc<Tables>) -> Self {
+        Self::among(tables, Rc::new(OnLink))
+    }
+
+    /// A director over these tables, which are empty.
+    pub fn among(tables: &'t Arc<Tables>, ways: Rc<dyn Ways>) -> Self {
         let env = HostEnv::new(tables, 0);
-        env.route.set(Route::Via {
-            ifindex: CLIENT_SIDE,
-            from: [2, 0, 0, 0, 0, 0xfe],
-            to: [2, 0, 0, 0, 0, 1],
-        });
+        let asked = Rc::clone(&ways);
+        env.set_routes(move |query| route(&*asked, query));
         Self {
             engine: Engine::new(Arc::clone(tables)),
             env,
             drop_entry: DropEntry::default(),
-            mtu: 1500,
+            ways,
             path_mtus: RefCell::default(),
             ms: 0,
         }
@@ -146,12 +205,6 @@ impl<'t> Director<'t> {
             Err(Stopped::Refused { why, .. }) => bail!("{why}"),
             Err(Stopped::Broken(why)) => Err(why.into()),
         }
-    }
-
-    /// The MTU of the interface towards the servers, from now on.
-    pub fn set_mtu(&mut self, mtu: u16) {
-        self.mtu = mtu;
-        self.resolve();
     }
 
     /// A frame comes in by this interface: the verdict, and its bytes afterwards.
@@ -213,30 +266,41 @@ impl<'t> Director<'t> {
         }
     }
 
-    /// All neighbours answer at once, and every server is one.
-    fn resolve(&self) {
+    /// Asks for all servers' next hops again: the ways may have changed.
+    pub fn resolve(&self) {
         for destination in self.engine.destinations() {
-            let number = server_number(destination.addr).unwrap_or(0);
-            let hop = xlvs_core::server::Hop {
-                to: wire::server_mac(number),
-                from: [2, 0, 0, 0, 1, 0xfe],
-                ifindex: SERVER_SIDE,
-                mtu: self
-                    .path_mtus
-                    .borrow()
-                    .get(&destination.addr)
-                    .map_or(self.mtu, |mtu| self.mtu.min(*mtu)),
-            };
-            self.engine.resolve(destination.id, &hop, source_towards(destination.addr));
+            match self.ways.towards(destination.addr) {
+                Some(Way::Via(hop)) => {
+                    let learned = self.path_mtus.borrow().get(&destination.addr).copied();
+                    let mtu = learned.map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
+                    let next = server::Hop { to: hop.to, from: hop.from, ifindex: hop.ifindex, mtu };
+                    self.engine.resolve(destination.id, &next, hop.source);
+                }
+                Some(Way::Local) => self.engine.unresolve(destination.id, true),
+                None => self.engine.unresolve(destination.id, false),
+            }
         }
+    }
+}
+
+/// What the kernel's look-up says of a packet that is forwarded.
+fn route(ways: &dyn Ways, asked: &Asked) -> Route {
+    match ways.towards(asked.dst) {
+        Some(Way::Via(hop)) if asked.len > hop.mtu => Route::TooBig { mtu: hop.mtu },
+        Some(Way::Via(hop)) => Route::Via { ifindex: hop.ifindex, from: hop.from, to: hop.to },
+        Some(Way::Local) | None => Route::None,
     }
 }
 
 /// The number of a server of the recorded cases: 10.1.0.(10 + n) or fd01::(10 + n), the latter in hexadecimal.
 fn server_number(addr: IpAddr) -> Option<u8> {
     match addr {
-        IpAddr::V4(v4) => v4.octets()[3].checked_sub(10),
-        IpAddr::V6(v6) => v6.octets()[15].checked_sub(0x10),
+        IpAddr::V4(v4) => {
+            let [10, 1, 0, host] = v4.octets() else { return None };
+            host.checked_sub(10)
+        }
+        IpAddr::V6(v6) if v6.segments()[0] == 0xfd01 => v6.octets()[15].checked_sub(0x10),
+        IpAddr::V6(_) => None,
     }
 }
 

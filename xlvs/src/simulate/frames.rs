@@ -1,180 +1,151 @@
-//! Recorded frames, byte for byte: what goes into the director and what leaves it.
-//!
-//! Only the director is here, not the stack behind it: what it passes to the stack leaves no trace.
+//! Recorded frames on the host: the director, and behind it a stack, between two ends that only send what a fixture says.
 
-use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use serde_json::Value;
 use xlvs_core::verdict::Verdict;
+use xlvs_core::wire::ip_protocol;
+use xlvs_datapath::tables::Tables;
+use xlvs_lab::frames::{self, Command, Seen, Side, Stage};
 
-use super::director::{self, CLIENT_SIDE, Director, SERVER_SIDE};
+use super::director::{self, CLIENT_SIDE, Director, SERVER_SIDE, Ways};
+use super::stack::{Mark, Network, Sent, Stack};
 
 /// Milliseconds between a frame and the next.
 const STEP_MS: u64 = 25;
 
-/// The fixtures of a file: one, or an object with a list of them.
-pub fn fixtures(mut file: Value) -> Result<Vec<Value>> {
-    match file.get_mut("fixtures").map(Value::take) {
-        Some(Value::Array(fixtures)) => Ok(fixtures),
-        Some(_) => bail!("`fixtures` is no list"),
-        None => Ok(vec![file]),
-    }
-}
-
-/// Plays a fixture: `name`, `steps` (for each frame what was `seen`, and `conn`), `after`.
+/// Plays a fixture: `name`, `steps` (for each what was `seen`, and `conn`), `after`.
 pub fn play(fixture: &Value) -> Result<Value> {
     let tables = director::tables();
-    let mut director = Director::new(&tables);
-    for (name, value) in fixture["sysctls"].as_object().into_iter().flatten() {
-        let value = value.as_u64().or_else(|| value.as_str()?.trim().parse().ok());
-        director.sysctl(name, value.context("a tunable is a number")? as u32)?;
-    }
-    for line in list(fixture, "setup") {
-        run(&mut director, line.as_str().unwrap_or_default())?;
-    }
-    let steps = list(fixture, "steps").iter().map(|step| play_step(&mut director, step));
-    let steps = steps.collect::<Result<Vec<_>>>()?;
-    let after = listed(&mut director, "-Ln", 3);
-    Ok(json!({ "name": fixture["name"], "steps": steps, "after": after }))
+    frames::play(fixture, &mut Host::new(&tables)?)
 }
 
-fn play_step(director: &mut Director<'_>, step: &Value) -> Result<Value> {
-    if let Some(command) = step["run"].as_str() {
-        run(director, command)?;
-        return Ok(json!({}));
-    }
-    if let Some(seconds) = step["sleep"].as_f64().or_else(|| step["wait"].as_f64()) {
-        director.pass((seconds * 1000.0) as u64);
-        return Ok(json!({ "seen": [] }));
-    }
-    let frame = from_hex(step["hex"].as_str().context("a step has a frame")?)?;
-    let side = if step["at"] == "server" { SERVER_SIDE } else { CLIENT_SIDE };
-    let (verdict, bytes) = director.forward(side, &frame);
-    let out = match verdict {
-        Verdict::Transmit { ifindex } | Verdict::Redirect { ifindex } | Verdict::Answer { ifindex } => {
-            Some(ifindex)
-        }
-        Verdict::Drop(_) | Verdict::Pass(_) => None,
-    };
-    let at = |ifindex: u32| if ifindex == SERVER_SIDE { "server" } else { "client" };
-    let seen: Vec<_> = out.iter().map(|out| json!({ "at": at(*out), "hex": to_hex(&bytes) })).collect();
-    director.pass(STEP_MS);
-    Ok(json!({ "seen": seen, "conn": listed(director, "-Lnc", 2) }))
+struct Host<'t> {
+    network: Rc<Network>,
+    director: Director<'t>,
+    stack: Stack,
 }
 
-fn run(director: &mut Director<'_>, line: &str) -> Result<()> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    match words[..] {
-        ["ipvsadm", ..] => {
-            let printed = director.ipvsadm(&words[1..]);
-            if printed.rc != 0 {
-                bail!("{line}: {}", printed.err.trim_end());
+impl<'t> Host<'t> {
+    fn new(tables: &'t Arc<Tables>) -> Result<Self> {
+        let network = Rc::new(Network::of_the_recordings()?);
+        let director = Director::among(tables, Rc::clone(&network) as Rc<dyn Ways>);
+        Ok(Self { stack: Stack::new(Rc::clone(&network)), network, director })
+    }
+
+    fn pass(&mut self, ms: u64) -> Vec<Sent> {
+        self.director.pass(ms);
+        self.stack.pass(ms)
+    }
+}
+
+impl Stage for Host<'_> {
+    fn tune(&mut self, name: &str, value: u32) -> Result<()> {
+        self.director.sysctl(name, value)
+    }
+
+    fn run(&mut self, command: &Command) -> Result<()> {
+        match command {
+            Command::Ipvsadm(words) => {
+                let printed = self.director.ipvsadm(words);
+                ensure!(printed.rc == 0, "{}", printed.err.trim_end());
             }
+            Command::Ip(words) => {
+                self.network.ip(words)?;
+                self.director.resolve();
+            }
+            Command::Mark { mark, is_v6, protocol, port } => {
+                let number = match *protocol {
+                    "tcp" => ip_protocol::TCP,
+                    "udp" => ip_protocol::UDP,
+                    other => bail!("{other} packets cannot be marked"),
+                };
+                self.director.mark(*mark, *is_v6, *port, number == ip_protocol::UDP)?;
+                self.stack.mark(Mark { mark: *mark, is_v6: *is_v6, protocol: number, port: *port });
+            }
+            Command::Nothing => {}
         }
-        ["ip", "link", "set", "l1", "mtu", mtu] | ["ip", "link", "set", "dev", "l1", "mtu", mtu] => {
-            director.set_mtu(mtu.parse().context("an MTU is a number")?);
-        }
-        // The checksums of these frames are as they are.
-        ["ip", "netns", "exec", _, "ethtool", ..] => {}
-        _ => bail!("the command {line:?} cannot be simulated"),
+        Ok(())
     }
-    Ok(())
+
+    fn send(&mut self, side: Side, frame: &[u8]) -> Result<Vec<Seen>> {
+        let ingress = if side == Side::Server { SERVER_SIDE } else { CLIENT_SIDE };
+        let (verdict, frame) = self.director.forward(ingress, frame);
+        let mut sent = match verdict {
+            Verdict::Transmit { ifindex } | Verdict::Redirect { ifindex } | Verdict::Answer { ifindex } => {
+                vec![Sent { ifindex, frame }]
+            }
+            Verdict::Pass(_) => self.stack.receive(ingress, &frame),
+            Verdict::Drop(_) => Vec::new(),
+        };
+        sent.extend(self.pass(STEP_MS));
+        Ok(seen(sent))
+    }
+
+    fn wait(&mut self, time: Duration) -> Result<Vec<Seen>> {
+        Ok(seen(self.pass(time.as_millis() as u64)))
+    }
+
+    fn list(&mut self, option: &str) -> Result<String> {
+        Ok(self.director.ipvsadm(&[option]).out)
+    }
 }
 
-/// A listing's lines without its head.
-fn listed(director: &mut Director<'_>, option: &str, head: usize) -> Vec<String> {
-    director.ipvsadm(&[option]).out.lines().skip(head).map(str::to_owned).collect()
-}
-
-fn from_hex(text: &str) -> Result<Vec<u8>> {
-    let pairs = text.as_bytes().chunks(2);
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair)?, 16).map_err(anyhow::Error::from);
-    pairs.map(byte).collect::<Result<_>>().context("a frame is in hexadecimal")
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value[key].as_array().map(Vec::as_slice).unwrap_or_default()
+fn seen(sent: Vec<Sent>) -> Vec<Seen> {
+    let at = |ifindex| if ifindex == SERVER_SIDE { Side::Server } else { Side::Client };
+    sent.into_iter().map(|sent| Seen { at: at(sent.ifindex), frame: sent.frame }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
+    use serde_json::json;
+    use xlvs_lab::frames::compare::{Difference, difference};
+
     use super::*;
 
     const GROUPS: [&str; 8] =
         ["forward", "edges", "icmp", "fragments", "refused", "sctp-esp", "reuse", "misc"];
 
-    /// A frame without what differs from boot to boot: the outer identification where it counts, GUE's source port, and the
-    /// checksums over these.
-    fn comparable(hex: &str) -> Vec<u8> {
-        let mut frame = from_hex(hex).expect("hexadecimal");
-        let is_v4 = frame.get(12..14) == Some(&[8, 0]);
-        if is_v4 && frame.len() >= 34 {
-            let (may_be_fragmented, protocol) = (frame[20] & 0x40 == 0, frame[23]);
-            let own = matches!(protocol, 1 | 4 | 41 | 47) || is_gue(&frame, 34);
-            if own && may_be_fragmented {
-                frame[18..20].fill(0);
-                frame[24..26].fill(0);
-            }
-            if is_gue(&frame, 34) {
-                frame[34..36].fill(0);
-                frame[40..42].fill(0);
-            }
-        } else if frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.len() >= 54 {
-            if is_gue(&frame, 54) {
-                frame[54..56].fill(0);
-                frame[60..62].fill(0);
-            }
-            if frame[20] == 58 {
-                // The flow label of what the director makes itself.
-                frame[15] &= 0xf0;
-                frame[16..18].fill(0);
-            }
-        }
-        frame
+    fn difference_of(fixture: &Value) -> Option<Difference> {
+        let ours = play(fixture).unwrap_or_else(|why| json!({ "error": format!("{why:#}") }));
+        difference(fixture, &ours)
     }
 
-    /// The recordings' GUE has a port of its own.
-    fn is_gue(frame: &[u8], at: usize) -> bool {
-        let protocol = if at == 34 { frame[23] } else { frame[20] };
-        protocol == 17 && frame.get(at + 2..at + 4) == Some(&5555u16.to_be_bytes())
-    }
-
-    fn fares_alike(fixture: &Value) -> bool {
-        let Ok(ours) = play(fixture) else { return false };
-        list(fixture, "steps").iter().zip(list(&ours, "steps")).all(|(theirs, ours)| {
-            let seen = |step: &Value| -> Vec<_> {
-                let frames = list(step, "seen").iter();
-                frames
-                    .map(|frame| (frame["at"].clone(), comparable(frame["hex"].as_str().unwrap())))
-                    .collect()
-            };
-            seen(theirs) == seen(ours)
-        })
+    /// The list's line for a fixture that differs.
+    fn listed(group: &str, fixture: &Value, difference: &Difference) -> String {
+        let kind = if matches!(difference, Difference::Entries(_)) { "entries " } else { "" };
+        format!("{kind}{group}/{}", fixture["name"].as_str().unwrap())
     }
 
     #[test]
     fn recorded_frames_leave_as_they_left_the_kernel() {
         let place = format!("{}/../tests/oracle/packets", env!("CARGO_MANIFEST_DIR"));
         let read = |name: &str| std::fs::read_to_string(format!("{place}/{name}")).expect(name);
-        let not_yet: BTreeSet<String> =
-            read("not-yet.txt").lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
+        let not_yet = read("not-yet.txt");
+        let not_yet: BTreeSet<String> = not_yet
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+            .map(str::to_owned)
+            .collect();
         let mut differing = BTreeSet::new();
         for group in GROUPS {
             let file = serde_json::from_str(&read(&format!("{group}.json"))).expect("JSON");
-            let all = fixtures(file).expect("fixtures");
-            let wrong = all.iter().filter(|fixture| !fares_alike(fixture));
-            let wrong: Vec<_> =
-                wrong.map(|fixture| format!("{group}/{}", fixture["name"].as_str().unwrap())).collect();
-            println!("{group}: {} of {} alike", all.len() - wrong.len(), all.len());
-            differing.extend(wrong);
-        }
-        if std::env::var_os("XLVS_LIST_DIFFERING").is_some() {
-            differing.iter().for_each(|name| println!("differs {name}"));
+            let all = frames::fixtures(file).expect("fixtures");
+            let before = differing.len();
+            for fixture in &all {
+                let Some(difference) = difference_of(fixture) else { continue };
+                let line = listed(group, fixture, &difference);
+                if std::env::var_os("XLVS_LIST_DIFFERING").is_some() {
+                    println!("differs {line}: {difference}");
+                }
+                differing.insert(line);
+            }
+            println!("{group}: {} of {} alike", all.len() - (differing.len() - before), all.len());
         }
         let worse: Vec<_> = differing.difference(&not_yet).collect();
         let better: Vec<_> = not_yet.difference(&differing).collect();

@@ -7,6 +7,7 @@ mod client;
 mod director;
 mod frames;
 mod player;
+mod stack;
 #[cfg(test)]
 mod states;
 pub mod wire;
@@ -74,7 +75,7 @@ pub fn exit_code(failed: usize) -> ExitCode {
 fn play_file(file: &Path, packets: bool, only: Option<&Regex>, out: &mut impl Write) -> Result<usize> {
     let bytes = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let value = serde_json::from_str(&bytes).with_context(|| format!("{} is no JSON", file.display()))?;
-    let cases = if packets { frames::fixtures(value) } else { player::cases(value) };
+    let cases = if packets { xlvs_lab::frames::fixtures(value) } else { player::cases(value) };
     let play = if packets { frames::play } else { player::play };
     let cases = cases.with_context(|| format!("{}", file.display()))?;
     let wanted = |name: &str| only.is_none_or(|only| only.is_match(name));

@@ -69,7 +69,8 @@ pub fn frame(from: SocketAddr, to: SocketAddr, transport: Transport, payload: &[
     frame
 }
 
-fn v4_header(src: [u8; 4], dst: [u8; 4], protocol: u8, payload: usize) -> Vec<u8> {
+/// An IPv4 header before so many bytes: identification 1, "don't fragment", time to live 64.
+pub fn v4_header(src: [u8; 4], dst: [u8; 4], protocol: u8, payload: usize) -> Vec<u8> {
     let mut ip = vec![0x45, 0];
     ip.extend((20 + payload as u16).to_be_bytes());
     ip.extend([0, 1, 0x40, 0, 64, protocol, 0, 0]);
@@ -80,7 +81,8 @@ fn v4_header(src: [u8; 4], dst: [u8; 4], protocol: u8, payload: usize) -> Vec<u8
     ip
 }
 
-fn v6_header(src: [u8; 16], dst: [u8; 16], next: u8, payload: usize) -> Vec<u8> {
+/// An IPv6 header before so many bytes: no flow label, hop limit 64.
+pub fn v6_header(src: [u8; 16], dst: [u8; 16], next: u8, payload: usize) -> Vec<u8> {
     let mut ip = vec![0x60, 0, 0, 0];
     ip.extend((payload as u16).to_be_bytes());
     ip.extend([next, 64]);
@@ -96,7 +98,9 @@ fn octets(addr: IpAddr) -> [u8; 16] {
     }
 }
 
-fn segment_checksum(src: IpAddr, dst: IpAddr, protocol: u8, segment: &[u8]) -> u16 {
+/// The checksum of TCP, UDP or ICMPv6 with these addresses, where its own field is 0; of what holds one already, 0 when it is
+/// right.
+pub fn segment_checksum(src: IpAddr, dst: IpAddr, protocol: u8, segment: &[u8]) -> u16 {
     let rest = [&[0, protocol][..], &(segment.len() as u16).to_be_bytes()].concat();
     let sum = match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => checksum(&[&src.octets(), &dst.octets(), &rest, segment]),
@@ -106,7 +110,7 @@ fn segment_checksum(src: IpAddr, dst: IpAddr, protocol: u8, segment: &[u8]) -> u
 }
 
 /// The Internet checksum of these parts, all but the last of even length.
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let sum: u32 = words.map(|w| u32::from(u16::from_be_bytes([w[0], w.get(1).copied().unwrap_or(0)]))).sum();
     let folded = (sum & 0xffff) + (sum >> 16);

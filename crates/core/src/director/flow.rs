@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use crate::config::Config;
-use crate::conn::key::Kind;
+use crate::conn::key::{self, Kind};
 use crate::conn::table::{self, Memory, Probe};
 use crate::conn::word::{Tick, Word};
 use crate::env::Env;
@@ -101,6 +101,10 @@ impl<'e, F: Family<K>, const K: usize> Flow<'e, F, K> {
     /// Reads what [`Self::read_rest`] calls another protocol.
     #[inline(always)]
     fn read_otherwise<P: Packet>(&mut self, packet: &P) -> Result<(), PassReason> {
+        if self.net.protocol == ip_protocol::AH && K != key::V4 {
+            // To IPv6, and so to the kernel, it is an extension header (RFC 4302, 3.1), before what LVS does not know.
+            return Err(PassReason::Protocol);
+        }
         self.transport = parse::transport_otherwise(packet, self.net.l4, self.net.protocol)?;
         if self.is_ipsec() {
             self.protocol = ip_protocol::UDP;
