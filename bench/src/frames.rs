@@ -103,6 +103,31 @@ impl Frame {
     }
 }
 
+/// ICMP's "fragmentation needed" of a router that could not hand on what a server sent to a client, as long as `frame` is.
+pub fn fragmentation_needed(
+    router: Ipv4Addr,
+    server: (Ipv4Addr, u16),
+    client: (Ipv4Addr, u16),
+    frame: &mut [u8],
+) {
+    const QUOTE: usize = 14 + 20 + 8;
+    let payload = Payload::Tcp(flag::ACK);
+    let (from, to) = ((server.0.into(), server.1), (client.0.into(), client.1));
+    let mut quoted = [0; SHORT];
+    Frame { from, to, payload }.write(&mut quoted);
+    Frame { from: (router.into(), 0), to: (server.0.into(), 0), payload: Payload::Udp }.write(frame);
+    frame[23] = 1;
+    frame[24..26].fill(0);
+    let sum = checksum(&[&frame[14..34]]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame[34..].fill(0);
+    frame[34..36].copy_from_slice(&[3, 4]);
+    frame[40..42].copy_from_slice(&1400u16.to_be_bytes());
+    frame[QUOTE..QUOTE + SHORT - 14].copy_from_slice(&quoted[14..]);
+    let sum = checksum(&[&frame[34..]]);
+    frame[36..38].copy_from_slice(&sum.to_be_bytes());
+}
+
 /// RFC 1071 over pieces of even length.
 pub fn checksum(pieces: &[&[u8]]) -> u16 {
     let words = pieces.iter().flat_map(|piece| piece.chunks_exact(2));
@@ -118,6 +143,19 @@ mod tests {
     /// Over data with its checksum in it, the checksum is zero (RFC 1071).
     fn is_right(pieces: &[&[u8]]) -> bool {
         checksum(pieces) == 0
+    }
+
+    #[test]
+    fn the_router_quotes_the_packet_with_right_checksums() {
+        let mut frame = [0; LONG];
+        let (vip, client) = (Ipv4Addr::new(10, 200, 1, 1), Ipv4Addr::new(10, 64, 0, 7));
+        fragmentation_needed(Ipv4Addr::new(10, 65, 0, 1), (vip, 80), (client, 1234), &mut frame);
+        assert!(is_right(&[&frame[14..34]]) && is_right(&[&frame[34..]]) && is_right(&[&frame[42..62]]));
+        assert_eq!(
+            (&frame[30..34], &frame[54..58], &frame[58..62]),
+            (&[10, 200, 1, 1][..], &[10, 200, 1, 1][..], &[10, 64, 0, 7][..])
+        );
+        assert_eq!(&frame[62..66], &[0, 80, 0x04, 0xd2]);
     }
 
     #[test]

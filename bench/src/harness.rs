@@ -4,9 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, ProgramArray};
-use aya::programs::{ProgramFd, ProgramInfo, TestRun, TestRunOptions, Xdp as XdpProgram};
+use aya::programs::xdp::XdpMode;
+use aya::programs::{ProgramFd, ProgramInfo, TestRun, TestRunAttrs, TestRunOptions, Xdp as XdpProgram};
 use aya::{Ebpf, EbpfLoader};
 use xlvs_datapath::mapping::Mapping;
+use xlvs_lab::Netns;
 
 use crate::frames::{LONG, SHORT};
 
@@ -53,7 +55,10 @@ impl Harness {
             .map_max_entries("FRAMES_128", long)
             .load(OBJECT)
             .context("load the harness")?;
-        for name in ["front_64", "front_128", "nothing"].into_iter().chain(PRIMITIVES.map(|(_, name)| name)) {
+        for name in ["front_64", "front_128", "nothing", "generate", "swallow"]
+            .into_iter()
+            .chain(PRIMITIVES.map(|(_, name)| name))
+        {
             program_mut(&mut ebpf, name)?.load().with_context(|| format!("load the harness's {name}"))?;
         }
         let rooms = [
@@ -95,6 +100,39 @@ impl Harness {
         let (ns, action) = (result.duration.as_nanos() as u64, result.return_value);
         after.truncate(result.data_size_out as usize);
         Ok(Run { ns, action, before, after })
+    }
+
+    /// Sends `count` packets, the first `frames` of the short frames in turn, out of a device of this namespace, as a network
+    /// card would hand them over at its other end.
+    pub fn generate(&mut self, frames: u32, count: u32, ifindex: u32) -> Result<()> {
+        self.course.set(0, [0, frames, SHORT as u32, ifindex], 0)?;
+        let first = self.frames(SHORT)[..SHORT].to_vec();
+        let options = TestRunOptions {
+            data_in: Some(&first),
+            repeat: count,
+            attrs: TestRunAttrs::new().xdp_live_frames(64),
+            ..TestRunOptions::new()
+        };
+        program_ref(&self.ebpf, "generate")?.test_run(options).context("run the generator")?;
+        Ok(())
+    }
+
+    /// Frames that the sink has swallowed so far, and the beginning of one of the last.
+    pub fn swallowed(&self) -> Result<(u64, [u8; SHORT])> {
+        let map = Array::<_, [u64; 9]>::try_from(self.ebpf.map("SWALLOWED").context("the sink's map")?)?;
+        let [count, frame @ ..] = map.get(&0, 0)?;
+        let mut bytes = [0; SHORT];
+        for (bytes, word) in bytes.chunks_exact_mut(8).zip(frame) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        Ok((count, bytes))
+    }
+
+    /// Attaches one of the harness's programs to a device, as long as that exists.
+    pub fn attach(&mut self, name: &str, netns: &Netns, device: &str) -> Result<()> {
+        let program = program_mut(&mut self.ebpf, name)?;
+        let attached = netns.run(|| program.attach(device, XdpMode::Driver));
+        attached.map(drop).with_context(|| format!("attach {name} to {device} in {}", netns.name()))
     }
 
     /// One of the harness's own programs.

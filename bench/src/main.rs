@@ -3,6 +3,8 @@
 mod bars;
 mod frames;
 mod harness;
+mod large;
+mod live;
 mod machine;
 mod measure;
 mod outcome;
@@ -14,7 +16,7 @@ mod site;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use xlvs_model::spec::Scheduler;
 
 use frames::SHORT;
@@ -41,9 +43,25 @@ struct Options {
     /// A pinned XDP program to be measured beside ours, with maps filled for VIP 10.200.1.1:80 tcp+udp and [fc00:1::1]:80
     #[arg(long, value_name = "PINNED_PATH")]
     rival: Option<PathBuf>,
+    /// Only these parts
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["rows", "tables", "site", "live"])]
+    parts: Vec<Part>,
     /// Only rows with this in their name
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// One kind of packet after the other, in the kernel's test run
+    Rows,
+    /// Filling and sweeping tables
+    Tables,
+    /// A large configuration, and the idle daemon
+    Site,
+    /// Packets and connections through veth, beside others
+    Live,
 }
 
 impl Options {
@@ -73,14 +91,25 @@ fn main() -> Result<()> {
     pin_to_last_cpu()?;
     let mut harness = Harness::load(1_000_000, options.most_flows())?;
     let mut primitives = Primitives::default();
-    let mut rows = established(&options, &mut harness, &mut primitives)?;
-    rows.extend(openings(&options, &mut harness, &mut primitives)?);
-    rows.splice(0..0, primitives.lines());
-    let mut facts = scale::choosing(&rows);
-    if options.only.is_none() {
+    let has = |part| options.parts.contains(&part);
+    let (mut rows, mut facts, mut live) = (Vec::new(), Vec::new(), Vec::new());
+    if has(Part::Rows) {
+        rows = established(&options, &mut harness, &mut primitives)?;
+        rows.extend(openings(&options, &mut harness, &mut primitives)?);
+        facts = scale::choosing(&rows);
+        rows.splice(0..0, primitives.lines());
+    }
+    if has(Part::Tables) {
         facts.extend(tables(&options, &mut harness)?);
     }
-    let report = Report::new(machine, rows, facts);
+    if has(Part::Site) {
+        eprintln!("==> a large site");
+        facts.extend(large::facts(&mut harness)?);
+    }
+    if has(Part::Live) {
+        live = live::measure(&mut harness, options.quick)?;
+    }
+    let report = Report::new(machine, rows, facts, live);
     report.print();
     if let Some(path) = &options.json {
         report.save(path)?;
@@ -91,7 +120,8 @@ fn main() -> Result<()> {
 /// Connections that exist, in a table in which others have come and gone.
 fn established(options: &Options, harness: &mut Harness, primitives: &mut Primitives) -> Result<Vec<Line>> {
     let flows: &[u32] = if options.quick { &[1000, 100_000] } else { &[1000, 10_000, 100_000, 1_000_000] };
-    let rows = options.wanted(rows::established(flows).into_iter().chain(rows::not_ours()).collect());
+    let rows = options
+        .wanted(rows::established(flows).into_iter().chain(rows::not_ours()).chain([rows::icmp()]).collect());
     if rows.is_empty() {
         return Ok(Vec::new());
     }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::bars::{self, Bar};
+use crate::live::{self, Live};
 use crate::machine::Machine;
 
 /// The row in whose terms everything is expressed.
@@ -96,6 +97,9 @@ pub struct Report {
     pub rows: Vec<Line>,
     /// Sizes and durations.
     pub facts: Vec<Fact>,
+    /// Real packets and connections, side by side with others.
+    #[serde(default)]
+    pub live: Vec<Live>,
     /// What was to be reached.
     #[serde(default)]
     pub bars: Vec<Bar>,
@@ -103,11 +107,11 @@ pub struct Report {
 
 impl Report {
     /// Puts it together: expresses every row in hash hits.
-    pub fn new(machine: Machine, mut rows: Vec<Line>, facts: Vec<Fact>) -> Self {
+    pub fn new(machine: Machine, mut rows: Vec<Line>, facts: Vec<Fact>, live: Vec<Live>) -> Self {
         let unit =
             rows.iter().find(|line| line.name == UNIT).map_or(f64::NAN, |line| line.figure.min.max(1.0));
         rows.iter_mut().for_each(|line| line.hash_hits = (line.figure.min / unit * 100.0).round() / 100.0);
-        let mut report = Self { machine, rows, facts, bars: Vec::new() };
+        let mut report = Self { machine, rows, facts, live, bars: Vec::new() };
         report.bars = bars::of(&report);
         report
     }
@@ -133,6 +137,7 @@ impl Report {
         for Fact { name, value, unit } in &self.facts {
             println!("{name:66} {value:10.2} {unit}");
         }
+        live::print(&self.live);
         println!("\n{:66} {:>9} {:>9}", "bars", "bar", "is");
         self.bars.iter().for_each(|bar| println!("{bar}"));
     }
@@ -178,7 +183,7 @@ mod tests {
 
     fn report(hit: f64, row: f64) -> Report {
         let line = |name: &str, ns| Line::new(name, Figure { ns, min: ns, spread: 0.0 });
-        Report::new(Machine::default(), vec![line(UNIT, hit), line("row", row)], Vec::new())
+        Report::new(Machine::default(), vec![line(UNIT, hit), line("row", row)], Vec::new(), Vec::new())
     }
 
     #[test]

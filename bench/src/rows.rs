@@ -1,10 +1,10 @@
 //! What is measured: one row, one kind of packet.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use xlvs_model::spec::Scheduler;
 
-use crate::frames::{Frame, LONG, Payload, SHORT, flag};
+use crate::frames::{Frame, LONG, Payload, SHORT, flag, fragmentation_needed};
 use crate::outcome::Outcome;
 use crate::site::{VIPS, only_server, port};
 
@@ -158,6 +158,23 @@ pub fn not_ours() -> [Row; 2] {
             for_rivals: true,
         }
     })
+}
+
+/// ICMP errors about what a server has sent: each finds the connection and goes to that server.
+pub fn icmp() -> Row {
+    let packet: Maker = Box::new(|number, frame| {
+        let (IpAddr::V4(vip), (IpAddr::V4(client), client_port)) = (VIPS[0], client(false, number)) else {
+            unreachable!("IPv4 was asked for")
+        };
+        let router = Ipv4Addr::new(10, 65, 0, 1);
+        fragmentation_needed(router, (vip, port::DIRECT), (client, client_port), frame);
+    });
+    Row {
+        name: "DR, ICMP IPv4, fragmentation needed, to the right server".to_owned(),
+        length: LONG,
+        packet,
+        ..established_row(DIRECT, TCP, false, 1)
+    }
 }
 
 /// Whole TCP connections, one after the other: all that one sends through the director.

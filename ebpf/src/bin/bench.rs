@@ -7,8 +7,8 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
-use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_TX};
-use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_adjust_head};
+use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_TX};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_redirect, bpf_xdp_adjust_head};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, HashMap, ProgramArray};
 use aya_ebpf::programs::XdpContext;
@@ -22,7 +22,7 @@ static FRAMES_64: Array<[u64; 8]> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static FRAMES_128: Array<[u64; 16]> = Array::with_max_entries(1, MMAPABLE);
 
-/// The number of the next frame, how many there are, and a frame's whole length.
+/// The number of the next frame, how many there are, a frame's whole length, and what else a program wants.
 #[map]
 static COURSE: Array<[u32; 4]> = Array::with_max_entries(1, MMAPABLE);
 
@@ -34,37 +34,93 @@ static UNDER_TEST: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 static HASH: HashMap<[u64; 2], u64> = HashMap::with_max_entries(16_384, 0);
 
-macro_rules! fronts {
+macro_rules! places {
     ($($name:ident: $frames:ident, $words:expr;)*) => {$(
-        /// Puts the next frame of its map in front of the program under test.
-        #[xdp]
-        pub fn $name(ctx: XdpContext) -> u32 {
-            let Some((next, length)) = turn() else { return XDP_ABORTED };
-            let longer = packet_length(&ctx) as i32 - length as i32;
+        /// Gives the packet its length back, and the next frame of this map. Returns what is written beside the course.
+        #[inline(always)]
+        fn $name(ctx: &XdpContext) -> Option<u32> {
+            let (next, length, beside) = turn()?;
+            let longer = packet_length(ctx) as i32 - length as i32;
             // SAFETY: the context is valid; the helper checks the length.
             if longer != 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, longer) } != 0 {
-                return XDP_ABORTED;
+                return None;
             }
-            let Some(frame) = $frames.get_ptr(next) else { return XDP_ABORTED };
+            let frame = $frames.get_ptr(next)?;
             let packet = ctx.data() as *mut u64;
             // The test keeps the pointer's range known to the verifier: `data + constant <= data_end`.
             if ctx.data() + $words * 8 > ctx.data_end() {
-                return XDP_ABORTED;
+                return None;
             }
             for word in 0..$words {
                 // SAFETY: both have that many words: the map's value by its type, the packet by the test above.
                 unsafe { packet.add(word).write_unaligned((*frame)[word]) };
             }
-            // SAFETY: the array holds XDP programs only; nothing of this frame is used after the call.
-            let _missing = unsafe { UNDER_TEST.tail_call(&ctx, 0) };
-            XDP_ABORTED
+            Some(beside)
         }
     )*};
 }
 
-fronts! {
-    front_64: FRAMES_64, 8;
-    front_128: FRAMES_128, 16;
+places! {
+    place_64: FRAMES_64, 8;
+    place_128: FRAMES_128, 16;
+}
+
+/// Puts a short frame in front of the program under test.
+#[xdp]
+pub fn front_64(ctx: XdpContext) -> u32 {
+    test(&ctx, place_64(&ctx))
+}
+
+/// Puts a long frame in front of the program under test.
+#[xdp]
+pub fn front_128(ctx: XdpContext) -> u32 {
+    test(&ctx, place_128(&ctx))
+}
+
+#[inline(always)]
+fn test(ctx: &XdpContext, placed: Option<u32>) -> u32 {
+    if placed.is_some() {
+        // SAFETY: the array holds XDP programs only; nothing of this frame is used after the call.
+        let _missing = unsafe { UNDER_TEST.tail_call(ctx, 0) };
+    }
+    XDP_ABORTED
+}
+
+/// A generator of packets: sends each short frame out of the interface whose number is written beside the course.
+#[xdp]
+pub fn generate(ctx: XdpContext) -> u32 {
+    let Some(ifindex) = place_64(&ctx) else { return XDP_ABORTED };
+    // SAFETY: the helper only reads its arguments.
+    unsafe { bpf_redirect(ifindex, 0) as u32 }
+}
+
+/// What [`swallow`] has seen: how many frames, and the beginning of one in 4096.
+#[map]
+static SWALLOWED: Array<[u64; 9]> = Array::with_max_entries(1, MMAPABLE);
+
+/// The other end: counts frames of IPv4, keeps some, and drops all.
+#[xdp]
+pub fn swallow(ctx: XdpContext) -> u32 {
+    let Some(seen) = SWALLOWED.get_ptr_mut(0) else { return XDP_ABORTED };
+    let packet = ctx.data() as *const u64;
+    if ctx.data() + 64 > ctx.data_end() {
+        return XDP_DROP;
+    }
+    // SAFETY: the packet has 64 bytes by the test above; these hold the ethertype. Hosts also speak of themselves.
+    if unsafe { packet.add(1).read_unaligned() } >> 32 & 0xffff != 0x0008 {
+        return XDP_DROP;
+    }
+    // SAFETY: the map's only value; one processor at a time receives here.
+    unsafe { (*seen)[0] += 1 };
+    // SAFETY: as above.
+    let is_kept = unsafe { (*seen)[0] } & 0xfff == 1;
+    if is_kept {
+        for word in 0..8 {
+            // SAFETY: the packet has 64 bytes by the test above, the value nine words.
+            unsafe { (*seen)[word + 1] = packet.add(word).read_unaligned() };
+        }
+    }
+    XDP_DROP
 }
 
 /// The difference as one of 64 bits, which is the only one that the verifier allows with pointers: the compiler would
@@ -77,16 +133,16 @@ fn packet_length(ctx: &XdpContext) -> u64 {
     end
 }
 
-/// The number of the frame whose turn it is, and the frames' length.
+/// The number of the frame whose turn it is, the frames' length, and what is written beside.
 #[inline(always)]
-fn turn() -> Option<(u32, u32)> {
+fn turn() -> Option<(u32, u32, u32)> {
     let course = COURSE.get_ptr_mut(0)?;
     // SAFETY: the map's only value; one program at a time runs here.
-    let [next, count, length, _] = unsafe { *course };
+    let [next, count, length, beside] = unsafe { *course };
     let following = if next + 1 < count { next + 1 } else { 0 };
     // SAFETY: as above.
     unsafe { (*course)[0] = following };
-    Some((next, length))
+    Some((next, length, beside))
 }
 
 /// Does nothing.
