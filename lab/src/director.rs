@@ -32,7 +32,9 @@ pub struct Reply {
 
 /// A director that runs `xlvs`. Its pins live in a bpffs of their own, so nothing remains of it.
 pub struct Director<'a> {
-    lab: &'a Lab,
+    netns: &'a Netns,
+    interfaces: Vec<String>,
+    directory: PathBuf,
     binary: PathBuf,
     options: Vec<String>,
     daemon: Option<Process>,
@@ -57,9 +59,26 @@ impl<'a> Director<'a> {
 
     /// A director whose daemon does not run yet.
     pub fn prepare(lab: &'a Lab, binary: &Path) -> Result<Director<'a>> {
-        let bpffs = mount_bpffs(&lab.directory().join("bpf"))?;
-        let options = Vec::new();
-        Ok(Director { lab, binary: binary.to_owned(), options, daemon: None, _bpffs: bpffs })
+        Director::prepare_on(&lab.director, lab.layout().director_interfaces(), lab.directory(), binary)
+    }
+
+    /// The same on any host, with these interfaces and in this directory.
+    pub fn prepare_on(
+        netns: &'a Netns,
+        interfaces: &[&str],
+        directory: &Path,
+        binary: &Path,
+    ) -> Result<Director<'a>> {
+        let bpffs = mount_bpffs(&directory.join("bpf"))?;
+        Ok(Director {
+            netns,
+            interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
+            directory: directory.to_owned(),
+            binary: binary.to_owned(),
+            options: Vec::new(),
+            daemon: None,
+            _bpffs: bpffs,
+        })
     }
 
     /// Has the daemon started with these options too, such as `--max-conns 4000`.
@@ -77,7 +96,8 @@ impl<'a> Director<'a> {
             .append(true)
             .open(self.log_path())
             .context("open the daemon's log")?;
-        let mut run = self.run_on(self.lab.layout().director_interfaces());
+        let interfaces: Vec<&str> = self.interfaces.iter().map(String::as_str).collect();
+        let mut run = self.run_on(&interfaces);
         run.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.daemon = Some(self.netns().spawn(&mut run)?);
         self.wait_until_it_answers()
@@ -90,9 +110,10 @@ impl<'a> Director<'a> {
 
     /// The same for a user who is not root. The binary is copied to where he can read it.
     pub fn refused_to_nobody(&self) -> Result<Reply> {
-        let (copy, nobody) = (self.lab.directory().join("xlvs"), 65_534);
+        let (copy, nobody) = (self.directory.join("xlvs"), 65_534);
         std::fs::copy(&self.binary, &copy).context("copy the binary")?;
-        let mut run = self.run_with(&copy, self.lab.layout().director_interfaces());
+        let interfaces: Vec<&str> = self.interfaces.iter().map(String::as_str).collect();
+        let mut run = self.run_with(&copy, &interfaces);
         self.refused_to(run.uid(nobody).gid(nobody))
     }
 
@@ -140,7 +161,7 @@ impl<'a> Director<'a> {
     /// Runs a shell script as on the director's console, in the lab's directory; `ipvsadm` and its two scripts are on the
     /// path.
     pub fn shell(&self, script: &str) -> Result<Reply> {
-        let commands = self.lab.directory().join("bin");
+        let commands = self.directory.join("bin");
         std::fs::create_dir_all(&commands).with_context(|| format!("make {}", commands.display()))?;
         let binary = self.binary.canonicalize().context("find the binary")?;
         for name in ["xlvs", "ipvsadm", "ipvsadm-save", "ipvsadm-restore"] {
@@ -155,7 +176,7 @@ impl<'a> Director<'a> {
         let mut shell = Command::new("sh");
         shell
             .args(["-c", script])
-            .current_dir(self.lab.directory())
+            .current_dir(&self.directory)
             .env("PATH", format!("{}:{others}", commands.display()));
         shell.env("XLVS_RUN_DIR", self.run_dir()).env("XLVS_BPFFS", self.bpffs());
         reply(self.netns(), &mut shell)
@@ -199,16 +220,16 @@ impl<'a> Director<'a> {
 
     /// Where it keeps its control socket.
     pub fn run_dir(&self) -> PathBuf {
-        self.lab.directory().join("run")
+        self.directory.join("run")
     }
 
     /// Where it pins.
     pub fn bpffs(&self) -> PathBuf {
-        self.lab.directory().join("bpf")
+        self.directory.join("bpf")
     }
 
     fn netns(&self) -> &'a Netns {
-        &self.lab.director
+        self.netns
     }
 
     fn xlvs(&self, word: &str) -> Command {
@@ -218,7 +239,7 @@ impl<'a> Director<'a> {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.lab.directory().join("xlvs.log")
+        self.directory.join("xlvs.log")
     }
 
     fn wait_until_it_answers(&mut self) -> Result<()> {

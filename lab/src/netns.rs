@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 
-use crate::leftovers::{Leftover, Owned};
+use crate::leftovers::{Leftover, Owned, PREFIX};
 use crate::process::Process;
 
 /// A network namespace of our own, removed when dropped.
@@ -19,6 +20,14 @@ pub struct Netns {
 }
 
 impl Netns {
+    /// Makes one that belongs to no lab.
+    pub fn of_our_own(role: &str) -> Result<Netns> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Labs count from 0.
+        let number = 1_000_000 + NEXT.fetch_add(1, Ordering::Relaxed);
+        Netns::create(format!("{PREFIX}{}-{number}-{role}", std::process::id()))
+    }
+
     /// Makes it, with `lo` up.
     pub(crate) fn create(name: String) -> Result<Netns> {
         let owned = Owned::new(Leftover::Namespace(name.clone()));

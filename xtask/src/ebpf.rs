@@ -14,6 +14,8 @@ pub struct Objects {
     pub director: PathBuf,
     /// The lab's own two programs, for the far ends of its links.
     pub edge: PathBuf,
+    /// The benchmark's harness.
+    pub bench: PathBuf,
 }
 
 /// Builds the objects, checks their symbols, and copies them to `target/ebpf/`.
@@ -23,7 +25,11 @@ pub fn build() -> Result<Objects> {
     let build_dir = place::objects().join("build");
     run(toolchain.cargo_build().current_dir(place::root().join("ebpf")).arg("--target-dir").arg(&build_dir))?;
     let built = build_dir.join(toolchain.target()).join("release");
-    Ok(Objects { director: publish(&built, "xlvs-ebpf")?, edge: publish(&built, "xlvs-edge")? })
+    Ok(Objects {
+        director: publish(&built, "xlvs-ebpf")?,
+        edge: publish(&built, "xlvs-edge")?,
+        bench: publish(&built, "xlvs-bench")?,
+    })
 }
 
 fn publish(built: &Path, name: &str) -> Result<PathBuf> {

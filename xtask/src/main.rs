@@ -4,6 +4,7 @@
 //! is impossible the chore ends with one sentence that says what to do.
 
 mod apt;
+mod bench;
 mod build;
 mod demo;
 mod ebpf;
@@ -22,7 +23,8 @@ const USAGE: &str = "\
 cargo xtask ebpf     build the eBPF objects (installs their toolchain when it is missing)
 cargo xtask build    the above, and the release binary with the object in it
 cargo xtask test     install what the tests need, run all of them, count them
-cargo xtask demo     build, then show NAT, DR and TUN balancing real requests (root)";
+cargo xtask demo     build, then show NAT, DR and TUN balancing real requests (root)
+cargo xtask bench    build, then measure what packets cost (root); --help lists its options";
 
 fn main() -> ExitCode {
     let chore = std::env::args().nth(1).unwrap_or_default();
@@ -41,6 +43,7 @@ fn run(chore: &str) -> Result<ExitCode> {
         "build" => build::build().map(|_| ExitCode::SUCCESS),
         "test" => test::test(),
         "demo" => demo::demo().map(|()| ExitCode::SUCCESS),
+        "bench" => bench::bench(&std::env::args().skip(2).collect::<Vec<_>>()).map(|()| ExitCode::SUCCESS),
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@
 use crate::env::{Env, Step};
 use crate::packet::{Packet, by_reference};
 use crate::parse::Word;
+use crate::unaligned::{load16, load32, store16};
 use crate::wire::AddrV6;
 
 /// A one's-complement sum that is not folded yet. Summands of up to 2^32 may be added some four billion times.
@@ -119,17 +120,28 @@ impl Update {
     pub const fn apply(self, checksum: [u8; 2]) -> [u8; 2] {
         Sum::of(!u16::from_ne_bytes(checksum)).add(self.0).checksum()
     }
+
+    /// [`Update::apply`] to a field in its place.
+    #[inline(always)]
+    pub fn apply_to(self, field: &mut [u8; 2]) {
+        store16(field, u16::from_ne_bytes(self.apply(load16(field).to_ne_bytes())));
+    }
+
+    /// The first of two bytes became less by one; it was not 0.
+    #[inline(always)]
+    pub const fn first_less_one(self) -> Self {
+        Self(self.0.sub16([1, 0]))
+    }
 }
 
 /// The sum over a 20-byte IPv4 header.
 #[inline(always)]
 pub fn ipv4_header_sum(ip: &crate::wire::Ipv4) -> Sum {
-    Sum::ZERO
-        .add32([ip.version_ihl, ip.tos, ip.total_len[0], ip.total_len[1]])
-        .add32([ip.id[0], ip.id[1], ip.frag[0], ip.frag[1]])
-        .add32([ip.ttl, ip.protocol, ip.checksum[0], ip.checksum[1]])
-        .add32(ip.src)
-        .add32(ip.dst)
+    let mut sum = Sum::ZERO;
+    for word in ip.words() {
+        sum = sum.add32(load32(word).to_ne_bytes());
+    }
+    sum
 }
 
 /// The sum of so many bytes of a packet from this offset (which is not 0) on, added to another. `None`: they are not there.

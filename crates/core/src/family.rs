@@ -15,7 +15,7 @@ use crate::packet::Packet;
 use crate::parse::{self, Net};
 use crate::persist::{Asked, Outcome};
 use crate::sched::Question;
-use crate::server::{Hop, Server};
+use crate::server::{Onward, Server};
 use crate::verdict::{DropReason, PassReason};
 use crate::wire::{AddrV6, Ipv4, Ipv6, ethertype, ip_protocol};
 
@@ -72,7 +72,7 @@ pub trait Family<const K: usize>: Sized {
     /// Is the network header's checksum right, where there is one?
     fn is_whole<P: Packet>(packet: &P, net: &Net<Self::Addr>) -> bool;
     /// What a packet must satisfy to be sent to this server by this method, and where it goes then.
-    fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Hop, Hindrance>;
+    fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance>;
     /// The same for the way to a client.
     fn route<P: Packet, E: Env>(
         packet: &P,
@@ -253,7 +253,7 @@ impl Family<{ key::V4 }> for V4 {
     }
 
     #[inline(always)]
-    fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Hop, Hindrance> {
+    fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance> {
         v4::prepare(packet, server, method)
     }
 
@@ -447,7 +447,7 @@ impl Family<{ key::V6 }> for V6 {
     }
 
     #[inline(always)]
-    fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Hop, Hindrance> {
+    fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance> {
         v6::prepare(packet, server, method)
     }
 

@@ -6,7 +6,7 @@
 use crate::checksum::{Sum, ipv4_header_sum};
 use crate::packet::Packet;
 use crate::sctp;
-use crate::unaligned::load32;
+use crate::unaligned::{load16, load32};
 use crate::verdict::PassReason;
 use crate::wire::{AddrV6, Ethernet, Extension, Ipv4, Ipv6, Tcp, Udp, ethertype, ip_protocol};
 
@@ -65,7 +65,7 @@ pub fn network_v4<P: Packet>(packet: &P) -> Result<Net<[u8; 4]>, PassReason> {
         dst: load32(&ip.dst).to_ne_bytes(),
         protocol: ip.protocol,
         len,
-        fragment: u16::from_be_bytes(ip.frag) & Ipv4::FRAGMENT != 0,
+        fragment: ip.is_fragment(),
     })
 }
 
@@ -180,15 +180,22 @@ pub fn transport<P: Packet>(packet: &P, l4: usize, protocol: u8) -> Result<Trans
     match protocol {
         ip_protocol::TCP => {
             let Some(tcp) = packet.header::<Tcp>(l4) else { return Err(PassReason::Malformed) };
-            Ok(Transport { src: tcp.src, dst: tcp.dst, flags: tcp.flags })
+            Ok(Transport { src: whole(&tcp.src), dst: whole(&tcp.dst), flags: tcp.flags })
         }
         ip_protocol::UDP => {
             let Some(udp) = packet.header::<Udp>(l4) else { return Err(PassReason::Malformed) };
-            Ok(Transport { src: udp.src, dst: udp.dst, flags: (udp.checksum == [0, 0]) as u8 })
+            let flags = (load16(&udp.checksum) == 0) as u8;
+            Ok(Transport { src: whole(&udp.src), dst: whole(&udp.dst), flags })
         }
         ip_protocol::ICMP | ip_protocol::ICMPV6 => Err(PassReason::Icmp),
         _ => Err(PassReason::Protocol),
     }
+}
+
+/// A port in one instruction.
+#[inline(always)]
+fn whole(port: &[u8; 2]) -> [u8; 2] {
+    load16(port).to_ne_bytes()
 }
 
 /// Reads what [`transport`] does not: SCTP, and IPsec, which has no ports but follows the key exchange that made it.

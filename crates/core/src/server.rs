@@ -5,7 +5,7 @@
 
 use crate::cell::Cell64;
 use crate::method::Method;
-use crate::wire::AddrV6;
+use crate::wire::{AddrV6, Ethernet};
 
 /// Bits of a server's flags.
 pub mod flag {
@@ -54,6 +54,25 @@ pub struct Hop {
     pub mtu: u16,
 }
 
+/// The same as packets need it: the addresses in the words that they lie in, which are copied whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Onward {
+    to: u64,
+    from: u64,
+    /// Interface.
+    pub ifindex: u32,
+    /// Largest IP packet that the way takes.
+    pub mtu: u16,
+}
+
+impl Onward {
+    /// Writes a frame's header.
+    #[inline(always)]
+    pub fn address(&self, frame: &mut Ethernet, ethertype: u16) {
+        frame.fill(self.to, self.from, ethertype);
+    }
+}
+
 /// What a server is, apart from how it is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Place {
@@ -74,7 +93,7 @@ impl Server {
     /// Its flags.
     #[inline(always)]
     pub fn flags(&self) -> u16 {
-        self.flags_and_mac().0
+        (self.to.load() >> 48) as u16
     }
 
     /// Changes flags, keeping the MAC that goes with them. Only the daemon writes.
@@ -95,17 +114,9 @@ impl Server {
 
     /// Where its packets go, and the flags that were in force with that MAC.
     #[inline(always)]
-    pub fn hop(&self) -> (u16, Hop) {
-        let (flags, to) = self.flags_and_mac();
-        let f = self.from.load().to_ne_bytes();
-        let out = self.out.load();
-        let hop = Hop {
-            to,
-            from: [f[0], f[1], f[2], f[3], f[4], f[5]],
-            ifindex: out as u32,
-            mtu: (out >> 32) as u16,
-        };
-        (flags, hop)
+    pub fn hop(&self) -> (u16, Onward) {
+        let (to, from, out) = (self.to.load(), self.from.load(), self.out.load());
+        ((to >> 48) as u16, Onward { to, from, ifindex: out as u32, mtu: (out >> 32) as u16 })
     }
 
     /// Gives it a next hop: the last word written makes it usable.

@@ -48,5 +48,6 @@ macro_rules! access {
     };
 }
 
+access!(load16, store16, 2, u16, "{value} = *(u16 *)({field} + 0)", "*(u16 *)({field} + 0) = {value}");
 access!(load32, store32, 4, u32, "{value} = *(u32 *)({field} + 0)", "*(u32 *)({field} + 0) = {value}");
 access!(load64, store64, 8, u64, "{value} = *(u64 *)({field} + 0)", "*(u64 *)({field} + 0) = {value}");

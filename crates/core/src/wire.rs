@@ -2,7 +2,7 @@
 //!
 //! A [`Header`] view is only handed out after its length was checked; no accessor can fail.
 
-use crate::unaligned::{load64, store64};
+use crate::unaligned::{load16, load64, store16, store32, store64};
 
 /// Marks a type that any bytes may be read as.
 ///
@@ -51,9 +51,26 @@ impl Ethernet {
     /// EtherType in host order.
     #[inline(always)]
     pub fn ethertype(&self) -> u16 {
-        u16::from_be_bytes(self.kind)
+        u16::from_be(load16(&self.kind))
+    }
+
+    /// Writes all of it in three instructions. The addresses are the first six bytes of each word, as it lies in memory; the
+    /// EtherType is in host order.
+    #[inline(always)]
+    pub fn fill(&mut self, dst: u64, src: u64, ethertype: u16) {
+        const _: () = assert!(cfg!(target_endian = "little"), "the first bytes of a word are its lowest");
+        // SAFETY: both have the same size, no padding and an alignment of 1, and any bytes are a value of both.
+        let pieces = unsafe { &mut *(&raw mut *self).cast::<Pieces>() };
+        store64(&mut pieces.0, dst << 16 >> 16 | src << 48);
+        store32(&mut pieces.1, (src >> 16) as u32);
+        store16(&mut pieces.2, ethertype.to_be());
     }
 }
+
+/// An Ethernet header as it is written.
+#[repr(C)]
+struct Pieces([u8; 8], [u8; 4], [u8; 2]);
+const _: () = assert!(size_of::<Pieces>() == Ethernet::LEN && align_of::<Pieces>() == 1);
 
 /// 802.1Q or 802.1ad tag, after the EtherType that announced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,13 +128,27 @@ impl Ipv4 {
     /// Packet length in bytes.
     #[inline(always)]
     pub fn packet_len(&self) -> u16 {
-        u16::from_be_bytes(self.total_len)
+        u16::from_be(load16(&self.total_len))
     }
 
     /// Is "don't fragment" set?
     #[inline(always)]
     pub fn dont_fragment(&self) -> bool {
-        u16::from_be_bytes(self.frag) & Self::DF != 0
+        load16(&self.frag) & Self::DF.to_be() != 0
+    }
+
+    /// Is it a fragment (the first one included)?
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        load16(&self.frag) & Self::FRAGMENT.to_be() != 0
+    }
+
+    /// The header in pieces of four bytes.
+    #[inline(always)]
+    pub fn words(&self) -> &[[u8; 4]; 5] {
+        const _: () = assert!(Ipv4::LEN == size_of::<[[u8; 4]; 5]>());
+        // SAFETY: both have the same size and an alignment of 1, and any bytes are a value of both.
+        unsafe { &*(&raw const *self).cast() }
     }
 }
 

@@ -11,7 +11,7 @@ pub mod evict;
 pub mod host;
 pub mod journal;
 mod lines;
-mod mapping;
+pub mod mapping;
 pub mod nexthop;
 pub mod objects;
 mod overlay;

@@ -27,8 +27,8 @@ impl Mapping {
         self.start
     }
 
-    /// Its length in bytes.
-    pub fn len(&self) -> usize {
+    /// How many bytes it has.
+    pub fn size(&self) -> usize {
         self.len
     }
 }

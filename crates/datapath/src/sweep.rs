@@ -1,6 +1,7 @@
 //! Finding connections that have expired, in slices, without a system call; removing them is the data plane's.
 
 use xlvs_core::cell::Cell64;
+use xlvs_core::conn::Bucket;
 use xlvs_core::conn::table::{LANES, SlotId, is_expired};
 use xlvs_core::conn::word::{Tick, Word};
 use xlvs_core::family::slot_in;
@@ -41,6 +42,7 @@ impl Sweeper {
         let timeouts: Vec<u32> = tables.config().ticks.iter().map(|ticks| ticks.load()).collect();
         let look = Look { now, timeouts: &timeouts };
         for index in first..end.min(v4) {
+            prefetch(&tables.conns_v4, index + AHEAD);
             look.at(
                 &tables.conns_v4[index].words,
                 |lane| slot_in(false, SlotId::new(index as u32, lane)),
@@ -49,6 +51,7 @@ impl Sweeper {
         }
         for index in first.max(v4)..end {
             let index = index - v4;
+            prefetch(&tables.conns_v6, index + AHEAD);
             look.at(
                 &tables.conns_v6[index].words,
                 |lane| slot_in(true, SlotId::new(index as u32, lane)),
@@ -82,14 +85,28 @@ impl Look<'_> {
     fn at(&self, words: &[Cell64; LANES], slot: impl Fn(usize) -> u32, expired: &mut Expired) {
         for (lane, cell) in words.iter().enumerate() {
             let word = Word(cell.load());
-            if !word.is_live() {
-                continue;
-            }
-            expired.live += 1;
-            if is_expired(word, self.now, self.timeouts[usize::from(word.class())]) {
+            expired.live += usize::from(word.is_live());
+            // Without a branch of its own: whether a slot is in use is anybody's guess, that it has expired is rare.
+            if word.is_live() & is_expired(word, self.now, self.timeouts[usize::from(word.class())]) {
                 let kind = if word.template() { &mut expired.templates } else { &mut expired.others };
                 kind.push(slot(lane));
             }
         }
     }
+}
+
+/// Buckets that are fetched ahead: only one line in five of the table is read, which no processor foresees by itself.
+const AHEAD: usize = 16;
+
+/// Has the words of a bucket fetched, if there is one.
+#[inline(always)]
+fn prefetch<const K: usize>(table: &[Bucket<K>], index: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(bucket) = table.get(index) {
+        use core::arch::x86_64::{_MM_HINT_NTA, _mm_prefetch};
+        // SAFETY: every x86-64 has the instruction, and it has no effect but on caches.
+        unsafe { _mm_prefetch::<_MM_HINT_NTA>(bucket.words.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _no_instruction_for_it = (table, index);
 }

@@ -47,7 +47,7 @@ impl<T> Region<T> {
 
     /// The records of a mapped map.
     pub(crate) fn mapped(mapping: crate::mapping::Mapping, len: usize) -> Self {
-        assert!(mapping.len() >= len * size_of::<T>(), "a mapping holds its {len} records");
+        assert!(mapping.size() >= len * size_of::<T>(), "a mapping holds its {len} records");
         Self { start: mapping.start().cast::<T>(), len, origin: Origin::Mapped(mapping) }
     }
 }

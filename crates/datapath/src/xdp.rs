@@ -14,7 +14,7 @@ use std::sync::Arc;
 use aya::maps::{Map, MapData, ProgramArray, RingBuf};
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
-use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp as XdpProgram};
+use aya::programs::{ProgramError, ProgramFd, TestRun, TestRunOptions, Xdp as XdpProgram};
 use aya::{Ebpf, EbpfLoader};
 use thiserror::Error;
 use xlvs_core::conn::LANES;
@@ -389,6 +389,11 @@ impl Xdp {
             self.run("xlvs_collect", &list)?;
         }
         Ok(())
+    }
+
+    /// The director's first program, for whoever runs it behind another.
+    pub fn director(&self) -> Result<&ProgramFd, XdpError> {
+        program(&self.ebpf, "xlvs_director")?.fd().map_err(|e| XdpError::Load(explain(&e)))
     }
 
     /// Runs the director on a packet without sending it. Returns the XDP action and the packet afterwards.

@@ -15,7 +15,7 @@ use crate::icmp::quote::Quote;
 use crate::method::Method;
 use crate::packet::Packet;
 use crate::parse::{L3, Net};
-use crate::server::{Hop, Server};
+use crate::server::{Onward, Server};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::Ethernet;
 
@@ -48,7 +48,7 @@ pub fn to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
     net: &Net<F::Addr>,
     server: &Server,
     entry: Entry,
-    hop: &Hop,
+    hop: &Onward,
 ) -> Result<Verdict, DropReason> {
     cut_padding(packet, net.len)?;
     let mut ethertype = F::ETHERTYPE;
@@ -61,8 +61,7 @@ pub fn to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
         Some(Method::Tunnel) => ethertype = F::wrap(packet, env, net, server)?,
         _ => return Err(DropReason::Unsupported),
     }
-    address_frame(packet, hop.to, hop.from, ethertype)?;
-    Ok(leave_by(env, hop.ifindex))
+    address_onward(packet, env, hop, ethertype)
 }
 
 /// Translates a reply back and sends it to its client.
@@ -89,7 +88,7 @@ pub fn error_to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
     about: &About<'_, F::Addr>,
     server: &Server,
     entry: Entry,
-    hop: &Hop,
+    hop: &Onward,
 ) -> Result<Verdict, DropReason> {
     if entry.method() != Method::Masquerade as u8 {
         return to_server::<F, P, E, K>(packet, env, about.net, server, entry, hop);
@@ -97,8 +96,7 @@ pub fn error_to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
     cut_padding(packet, about.net.len)?;
     let addr = F::server_addr(server);
     F::translate_error(packet, about.net, about.quote, nat::End::Destination, addr, entry.port())?;
-    address_frame(packet, hop.to, hop.from, F::ETHERTYPE)?;
-    Ok(leave_by(env, hop.ifindex))
+    address_onward(packet, env, hop, F::ETHERTYPE)
 }
 
 /// Sends an ICMP error from inside to the client of the NAT connection that it is about: as if the VIP had sent it.
@@ -133,6 +131,19 @@ fn cut_padding<P: Packet>(packet: &mut P, len: u16) -> Result<(), DropReason> {
         return Err(DropReason::Malformed);
     }
     Ok(())
+}
+
+/// Gives the frame the Ethernet header of the way to a server.
+#[inline(always)]
+fn address_onward<P: Packet, E: Env>(
+    packet: &mut P,
+    env: &E,
+    hop: &Onward,
+    ethertype: u16,
+) -> Result<Verdict, DropReason> {
+    let Some(eth) = packet.header_mut::<Ethernet>(0) else { return Err(DropReason::Malformed) };
+    hop.address(eth, ethertype);
+    Ok(leave_by(env, hop.ifindex))
 }
 
 /// Gives the frame its Ethernet header.

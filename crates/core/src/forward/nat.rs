@@ -64,7 +64,7 @@ pub fn translate_port<P: Packet>(
         };
         let changed = changed.replace16(*place, port);
         *place = port;
-        tcp.checksum = changed.apply(tcp.checksum);
+        changed.apply_to(&mut tcp.checksum);
     } else if protocol == ip_protocol::UDP {
         let Some(udp) = packet.header_mut::<Udp>(l4) else { return Err(DropReason::Malformed) };
         let place = match end {

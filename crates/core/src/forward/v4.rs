@@ -9,14 +9,14 @@ use crate::icmp::quote::{self, Quote};
 use crate::method::Method;
 use crate::packet::Packet;
 use crate::parse::{L3, Net};
-use crate::server::{Hop, Server, flag};
+use crate::server::{Onward, Server, flag};
 use crate::unaligned::{load32, store32};
 use crate::verdict::DropReason;
 use crate::wire::{Ipv4, ip_protocol};
 
 /// See [`crate::family::Family::prepare`].
 #[inline(always)]
-pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Hop, Hindrance> {
+pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance> {
     let (flags, hop) = server.hop();
     let Some(ip) = packet.header::<Ipv4>(L3) else { return Err(DropReason::Malformed.into()) };
     if ip.ttl <= 1 {
@@ -65,12 +65,11 @@ pub fn lower_ttl<P: Packet>(packet: &mut P) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Lowers the time to live by one and fits the header's checksum (RFC 1624).
+/// Lowers the time to live, which is not 0, by one and fits the header's checksum (RFC 1624).
 #[inline(always)]
 fn lower(ip: &mut Ipv4, changed: Update) {
-    let old = [ip.ttl, ip.protocol];
     ip.ttl = ip.ttl.wrapping_sub(1);
-    ip.checksum = changed.replace16(old, [ip.ttl, ip.protocol]).apply(ip.checksum);
+    changed.first_less_one().apply_to(&mut ip.checksum);
 }
 
 /// See [`crate::family::Family::translate`].

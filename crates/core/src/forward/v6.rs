@@ -9,13 +9,13 @@ use crate::icmp::quote::{self, Quote};
 use crate::method::Method;
 use crate::packet::Packet;
 use crate::parse::{L3, Net};
-use crate::server::{Hop, Server, flag};
+use crate::server::{Onward, Server, flag};
 use crate::verdict::DropReason;
 use crate::wire::{AddrV6, Ipv6, ip_protocol};
 
 /// See [`crate::family::Family::prepare`]. IPv6 packets are never fragmented on their way.
 #[inline(always)]
-pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Hop, Hindrance> {
+pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance> {
     let (flags, hop) = server.hop();
     let Some(ip) = packet.header::<Ipv6>(L3) else { return Err(DropReason::Malformed.into()) };
     if ip.hop_limit <= 1 {

@@ -1,0 +1,166 @@
+//! A large site under a running daemon: how fast changes are, and what the daemon takes when nothing happens.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::{ProgramFd, ProgramInfo};
+use xlvs_lab::director::{Director, binary};
+use xlvs_lab::{Lab, Netns};
+
+use crate::frames::{Frame, Payload, SHORT};
+use crate::harness::Harness;
+use crate::report::Fact;
+use crate::rows::client;
+use crate::site::{VIPS, port};
+
+fn fact(name: &str, value: f64, unit: &str) -> Fact {
+    Fact { name: name.to_owned(), value, unit: unit.to_owned() }
+}
+
+/// Everything of this kind.
+pub fn facts(harness: &mut Harness) -> Result<Vec<Fact>> {
+    let lab = Lab::two_network(1)?;
+    let mut facts = configuration(&lab).context("a large configuration")?;
+    facts.push(idle(&lab, harness).context("the idle daemon")?);
+    Ok(facts)
+}
+
+/// Services of a rule file: 10.200.0.0/16, one port each.
+fn services(count: u32) -> impl Iterator<Item = String> {
+    (0..count).map(|number| format!("10.200.{}.{}:80", number >> 8, number & 0xff))
+}
+
+/// So many services, each of so many servers, as `ipvsadm -R` reads them. All servers are one host's ports, so that the time is
+/// not that of a thousand neighbours that nobody has.
+fn rules(count: u32, servers: u32) -> String {
+    let mut rules = String::new();
+    for service in services(count) {
+        rules += &format!("-A -t {service} -s wlc\n");
+        for server in 0..servers {
+            rules += &format!("-a -t {service} -r 10.1.0.11:{} -m -w 1\n", 8000 + server);
+        }
+    }
+    rules
+}
+
+fn configuration(lab: &Lab) -> Result<Vec<Fact>> {
+    let options = [
+        "--max-conns",
+        "10000",
+        "--max-conns-v6",
+        "1000",
+        "--max-services",
+        "16384",
+        "--max-servers",
+        "131072",
+    ];
+    let mut director = Director::prepare(lab, &binary()?)?.with_options(&options);
+    director.restart()?;
+    let restored = restore(lab, &director, &rules(10_000, 10))?;
+    let changed = change_weights(&director)?;
+    director.must("-C")?;
+    let many = restore(lab, &director, &rules(16_384, 1))?;
+    ensure!(director.must("-Ln")?.matches("TCP ").count() == 16_384, "not every service is listed");
+    director.must("-C")?;
+    let wide = restore(lab, &director, &rules(1, 1024))?;
+    ensure!(director.must("-Ln")?.matches("-> 10.1.0.11:").count() == 1024, "not every server is listed");
+    Ok(vec![
+        fact("10,000 services of 10 servers restored", restored.as_secs_f64(), "s"),
+        fact(
+            "a server's weight changed, among 10,000 services of 10 servers",
+            changed.as_secs_f64() * 1e3,
+            "ms, the command included",
+        ),
+        fact("16,384 services of one server restored", many.as_secs_f64(), "s"),
+        fact("a service of 1,024 servers restored", wide.as_secs_f64(), "s"),
+    ])
+}
+
+fn restore(lab: &Lab, director: &Director, rules: &str) -> Result<Duration> {
+    let path = lab.directory().join("rules");
+    std::fs::write(&path, rules).context("write the rules")?;
+    let begun = Instant::now();
+    let reply = director.shell(&format!("ipvsadm -R < {}", path.display()))?;
+    let took = begun.elapsed();
+    ensure!(
+        reply.code == Some(0) && reply.err.is_empty(),
+        "ipvsadm -R: {:?} {}",
+        reply.code,
+        reply.err.trim()
+    );
+    Ok(took)
+}
+
+/// The middle of several changes, each by a command of its own and in force when that ends.
+fn change_weights(director: &Director) -> Result<Duration> {
+    let mut times = Vec::new();
+    for (turn, service) in services(10_000).step_by(500).enumerate() {
+        let weight = turn + 2;
+        let begun = Instant::now();
+        director.must(&format!("-e -t {service} -r 10.1.0.11:8003 -m -w {weight}"))?;
+        times.push(begun.elapsed());
+        let listed = director.must(&format!("-Ln -t {service}"))?;
+        let server = listed.lines().find(|line| line.contains(":8003")).unwrap_or_default().to_owned();
+        ensure!(
+            server.split_whitespace().nth(3) == Some(&weight.to_string()),
+            "the weight {weight} is not in force: {server}"
+        );
+    }
+    times.sort();
+    Ok(times[times.len() / 2])
+}
+
+/// What the daemon takes of a processor while a million connections lie there.
+fn idle(lab: &Lab, harness: &mut Harness) -> Result<Fact> {
+    const CONNS: u32 = 1_000_000;
+    const WATCHED: Duration = Duration::from_secs(10);
+    let mut director = Director::prepare(lab, &binary()?)?.with_options(&["--max-conns", "1000000"]);
+    director.restart()?;
+    let service = format!("{}:{}", VIPS[0], port::DIRECT);
+    director.must(&format!("-A -u {service} -s rr"))?;
+    director.must(&format!("-a -u {service} -r {} -g", lab.servers[0].address))?;
+    for (number, frame) in (0..CONNS).zip(harness.frames(SHORT).chunks_exact_mut(SHORT)) {
+        let to = (VIPS[0], port::DIRECT);
+        Frame { from: client(false, number), to, payload: Payload::Udp }.write(frame);
+    }
+    harness.run(&attached(&lab.director, "l0")?, SHORT, CONNS, CONNS)?;
+    let held: u32 = held(&director)?;
+    ensure!(held > CONNS / 100 * 99, "{held} connections are held");
+    let pid = director.pid().context("the daemon runs")?;
+    let before = processor_time(pid)?;
+    std::thread::sleep(WATCHED);
+    let share = (processor_time(pid)? - before).as_secs_f64() / WATCHED.as_secs_f64() * 100.0;
+    Ok(fact("the idle daemon, 1 M connections", share, "% of one core"))
+}
+
+/// How many connections the listing counts.
+fn held(director: &Director) -> Result<u32> {
+    let listing = director.must("-Ln")?;
+    let server = listing.lines().find(|line| line.contains("->") && line.contains("Route"));
+    let counts = server.and_then(|line| line.split_whitespace().last()).context("no server is listed")?;
+    counts.parse().with_context(|| format!("no count of connections: {counts}"))
+}
+
+/// The XDP program on a device.
+fn attached(netns: &Netns, device: &str) -> Result<ProgramFd> {
+    let output = netns.output(Command::new("ip").args(["-j", "link", "show", "dev", device]))?;
+    let links: serde_json::Value = serde_json::from_slice(&output.stdout).context("ip's list of links")?;
+    let id = links[0]["xdp"]["prog"]["id"].as_u64().with_context(|| format!("no program on {device}"))?;
+    let info =
+        aya::programs::loaded_programs().filter_map(|info| info.ok()).find(|info| u64::from(info.id()) == id);
+    let info: ProgramInfo = info.with_context(|| format!("program {id} is gone"))?;
+    Ok(info.fd()?)
+}
+
+/// What a process has taken of processors so far.
+fn processor_time(pid: u32) -> Result<Duration> {
+    let path = Path::new("/proc").join(pid.to_string()).join("stat");
+    let stat = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    // After the name in brackets: state, then user time as the 12th and system time as the 13th field (proc(5)).
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11);
+    let ticks: u64 = fields.take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100) as u64;
+    Ok(Duration::from_millis(ticks * 1000 / per_second))
+}
