@@ -284,30 +284,32 @@ pub enum Glance<'m, const K: usize> {
 /// the rest of the body: see the module.
 #[inline(always)]
 pub fn glance<'m, const K: usize, M: Memory<K>>(memory: &'m M, probe: &Probe<K>) -> Glance<'m, K> {
-    let (Some(first), Some(second)) = (memory.bucket(probe.first), memory.bucket(probe.second)) else {
-        return Glance::Unsure;
-    };
-    match glance_in(first, probe.first, probe) {
-        Glance::Nothing => glance_in(second, probe.second, probe),
+    match glance_in(memory.bucket(probe.first), probe.first, probe) {
+        Glance::Nothing => glance_in(memory.bucket(probe.second), probe.second, probe),
         glance => glance,
     }
 }
 
+/// One lane after the other: a bucket fills from its first lane on, so that most entries are found with one or two comparisons.
 #[inline(always)]
-fn glance_in<'m, const K: usize>(bucket: &'m Bucket<K>, index: u32, probe: &Probe<K>) -> Glance<'m, K> {
-    let candidates = Lanes::of(bucket, |word| word.matches_live(probe.tag)).0 & 0xff;
-    if candidates == 0 {
-        return Glance::Nothing;
+fn glance_in<'m, const K: usize>(
+    bucket: Option<&'m Bucket<K>>,
+    index: u32,
+    probe: &Probe<K>,
+) -> Glance<'m, K> {
+    let Some(bucket) = bucket else { return Glance::Unsure };
+    for lane in 0..LANES {
+        let word = Word(bucket.words[lane].load());
+        if word.is_live_with(probe.tag) {
+            let (cell, body) = (&bucket.words[lane], &bucket.bodies[lane]);
+            return if body.holds(&probe.key) {
+                Glance::Found(Found { id: SlotId::new(index, lane), cell, body, word })
+            } else {
+                Glance::Unsure
+            };
+        }
     }
-    let lane = lowest_bit(candidates);
-    let (Some(cell), Some(body)) = (bucket.words.get(lane), bucket.bodies.get(lane)) else {
-        return Glance::Unsure;
-    };
-    let word = Word(cell.load());
-    if word.is_live() && body.holds(&probe.key) {
-        return Glance::Found(Found { id: SlotId::new(index, lane), cell, body, word });
-    }
-    Glance::Unsure
+    Glance::Nothing
 }
 
 /// A set of lanes, one bit each.

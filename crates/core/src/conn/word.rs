@@ -100,6 +100,12 @@ impl Word {
         opaque((self.0 ^ Self::bare(Life::Live, 0, tag).0) << 12 >> GENERATION).wrapping_sub(1) >> 63
     }
 
+    /// Is it a live entry with this tag? [`Word::matches_live`], where a branch is wanted.
+    #[inline(always)]
+    pub const fn is_live_with(self, tag: u16) -> bool {
+        (self.0 ^ Self::bare(Life::Live, 0, tag).0) << 12 >> GENERATION == 0
+    }
+
     /// 1 for a published entry, tentative or live, with this tag, else 0.
     #[inline(always)]
     pub fn matches_published(self, tag: u16) -> u64 {
@@ -297,6 +303,8 @@ mod tests {
             assert_eq!(word.matches_published(77), u64::from(yes), "{life:?}");
             assert_eq!(word.matches_published(78), 0);
             assert_eq!(word.matches_live(77), u64::from(life == Life::Live));
+            assert_eq!(word.is_live_with(77), life == Life::Live);
+            assert!(!word.is_live_with(78));
             assert_eq!(word.is_free(), u64::from(life == Life::Empty));
             assert_eq!(word.is_empty(), life == Life::Empty);
         }
