@@ -137,11 +137,13 @@ impl Update {
 /// The sum over a 20-byte IPv4 header.
 #[inline(always)]
 pub fn ipv4_header_sum(ip: &crate::wire::Ipv4) -> Sum {
-    let mut sum = Sum::ZERO;
-    for word in ip.words() {
-        sum = sum.add32(load32(word).to_ne_bytes());
-    }
-    sum
+    ip.words().iter().fold(Sum::ZERO, |sum, word| sum.add32(*word))
+}
+
+/// The same of a header that lies in a packet: see [`crate::unaligned`].
+#[inline(always)]
+pub fn ipv4_header_sum_in_packet(ip: &crate::wire::Ipv4) -> Sum {
+    ip.words().iter().fold(Sum::ZERO, |sum, word| sum.add32(load32(word).to_ne_bytes()))
 }
 
 /// The sum of so many bytes of a packet from this offset (which is not 0) on, added to another. `None`: they are not there.

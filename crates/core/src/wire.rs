@@ -150,6 +150,16 @@ impl Ipv4 {
         // SAFETY: both have the same size and an alignment of 1, and any bytes are a value of both.
         unsafe { &*(&raw const *self).cast() }
     }
+
+    /// Writes all of it. Only in a packet: see [`crate::unaligned`].
+    #[inline(always)]
+    pub fn fill(&mut self, words: &[[u8; 4]; 5]) {
+        // SAFETY: as in `words`.
+        let places: &mut [[u8; 4]; 5] = unsafe { &mut *(&raw mut *self).cast() };
+        for (place, word) in places.iter_mut().zip(words) {
+            store32(place, u32::from_ne_bytes(*word));
+        }
+    }
 }
 
 /// An IPv6 address in a header.

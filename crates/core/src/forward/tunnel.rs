@@ -3,7 +3,7 @@
 //!
 //! The outer time to live is the inner one after it was lowered, DSCP is copied, and "don't fragment" too.
 
-use crate::checksum::{self, Sum, ipv4_header_sum};
+use crate::checksum::{self, Sum};
 use crate::env::Env;
 use crate::method::TunnelType;
 use crate::packet::Packet;
@@ -129,7 +129,7 @@ pub fn wrap<P: Packet, E: Env>(
         put_outer_v6(packet, inner, server, inner.protocol, inner.length)?;
         Ok(ethertype::IPV6)
     } else {
-        put(packet, L3, outer_v4(env, inner, server, inner.protocol, inner.length))?;
+        put_outer_v4(packet, env, inner, server, inner.protocol, inner.length)?;
         Ok(ethertype::IPV4)
     }
 }
@@ -173,7 +173,7 @@ fn wrap_any<P: Packet, E: Env>(
     if shape.outer_v6 {
         put_outer_v6(packet, inner, server, protocol, payload)?;
     } else {
-        put(packet, L3, outer_v4(env, inner, server, protocol, payload))?;
+        put_outer_v4(packet, env, inner, server, protocol, payload)?;
     }
     if shape.is(TunnelType::Gre) {
         gre(packet, env, shape, inner)?;
@@ -191,22 +191,29 @@ fn put<P: Packet, T: crate::wire::Header>(packet: &mut P, at: usize, header: T) 
 }
 
 #[inline(always)]
-fn outer_v4<E: Env>(env: &E, inner: &Inner, server: &Server, protocol: u8, payload: u16) -> Ipv4 {
-    let dont_fragment = inner.dont_fragment;
-    let mut outer = Ipv4 {
-        version_ihl: 0x45,
-        tos: outer_class(inner.class),
-        total_len: (Ipv4::LEN as u16).wrapping_add(payload).to_be_bytes(),
-        id: if dont_fragment { [0, 0] } else { fresh_id(env) },
-        frag: if dont_fragment { Ipv4::DF.to_be_bytes() } else { [0, 0] },
-        ttl: inner.ttl,
-        protocol,
-        checksum: [0, 0],
-        src: server.source_v4(),
-        dst: server.addr_v4(),
-    };
-    outer.checksum = ipv4_header_sum(&outer).checksum();
-    outer
+fn put_outer_v4<P: Packet, E: Env>(
+    packet: &mut P,
+    env: &E,
+    inner: &Inner,
+    server: &Server,
+    protocol: u8,
+    payload: u16,
+) -> Result<(), DropReason> {
+    let Some(outer) = packet.header_mut::<Ipv4>(L3) else { return Err(DropReason::Malformed) };
+    let [high, low] = (Ipv4::LEN as u16).wrapping_add(payload).to_be_bytes();
+    let [df, _] = Ipv4::DF.to_be_bytes();
+    let [id_high, id_low] = if inner.dont_fragment { [0, 0] } else { fresh_id(env) };
+    let mut words = [
+        [0x45, outer_class(inner.class), high, low],
+        [id_high, id_low, if inner.dont_fragment { df } else { 0 }, 0],
+        [inner.ttl, protocol, 0, 0],
+        server.source_v4(),
+        server.addr_v4(),
+    ];
+    let sum = words.iter().fold(Sum::ZERO, |sum, word| sum.add32(*word));
+    [words[2][2], words[2][3]] = sum.checksum();
+    outer.fill(&words);
+    Ok(())
 }
 
 #[inline(always)]
