@@ -3,7 +3,7 @@
 //! In steps, so that traffic that is not ours costs only the first: [`ethernet`], then [`network_v4`] or [`network_v6`], which
 //! trust nothing; [`transport`] reads ports and flags of a packet that may be ours.
 
-use crate::checksum::{Sum, ipv4_header_sum};
+use crate::checksum::{Sum, ipv4_header_sum_in_packet};
 use crate::packet::Packet;
 use crate::sctp;
 use crate::unaligned::{load16, load32};
@@ -129,7 +129,7 @@ pub const FARTHEST_L4: usize = 512;
 #[inline(always)]
 pub fn checksum_holds_v4<P: Packet>(packet: &P, net: &Net<[u8; 4]>) -> bool {
     let Some(ip) = packet.header::<Ipv4>(L3) else { return false };
-    let sum = ipv4_header_sum(ip);
+    let sum = ipv4_header_sum_in_packet(ip);
     if net.l4 == L3 + Ipv4::LEN {
         return sum.fold() == 0xffff;
     }
