@@ -12,6 +12,7 @@ use crate::sctp::{self, state::SctpState};
 use crate::server::Server;
 use crate::service::{block_of, lane_of};
 use crate::state::{self, Direction, TcpState};
+use crate::wire::tcp_flag;
 
 /// How often a transition is tried against other processors that change the same connection.
 const SWAPS: usize = 4;
@@ -31,8 +32,25 @@ pub fn try_advance<F: Family<K>, E: Env, const K: usize>(
     server: u32,
     direction: Direction,
 ) -> bool {
+    if repeats(flow, found.word, direction) {
+        return found.is_there();
+    }
     let next = |word| short_successor(flow, word, direction);
     table::change(found, 1, next, |before, after| settle_active(env, server, before, after)) == Change::Done
+}
+
+/// Is this one more packet of a connection at rest, seen in this very tick? Then the word stays as it is, whatever the tables say:
+/// nearly all packets of a busy connection are that. (A timeout that was changed within the tick counts from the next on.)
+#[inline(always)]
+fn repeats<F: Family<K>, const K: usize>(flow: &Flow<'_, F, K>, word: Word, direction: Direction) -> bool {
+    const OTHERS: u8 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST | tcp_flag::ACK;
+    let at_rest = if flow.is_tcp() {
+        flow.transport.flags & OTHERS == tcp_flag::ACK && word.state() == TcpState::Established as u8
+    } else {
+        !matches!(direction, Direction::Output) || word.state() == state::udp::ANSWERED
+    };
+    let is_news = matches!(direction, Direction::Output) && word.no_output();
+    word.last_seen().count() == flow.now.count() && at_rest && !is_news
 }
 
 /// Moves a connection on for a packet in this direction. `false`: its entry is gone.
