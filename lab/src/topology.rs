@@ -90,7 +90,7 @@ impl Lab {
     }
 
     /// Adds a server behind a router on the servers' network, so that not all next hops are the
-    /// servers themselves. DR cannot reach it, as in any LVS. Only for the two-network layout.
+    /// servers themselves. DR cannot reach it, as in any LVS: the router sends the packet on to the VIP. Only for the two-network layout.
     pub fn add_far_server(&mut self) -> Result<usize> {
         ensure!(self.layout == Layout::TwoNetwork, "a far server needs the two-network layout");
         let router = self.host("rt")?;
