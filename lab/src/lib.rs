@@ -28,6 +28,7 @@ mod leftovers;
 mod name_server;
 mod netns;
 pub mod play;
+mod plot;
 mod process;
 pub mod reference;
 mod stream;

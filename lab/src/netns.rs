@@ -76,6 +76,12 @@ impl Netns {
         self.ip_batch(&["-6"], lines)
     }
 
+    /// Runs a line that removes something, for this family (`-4`, `-6`). It may be gone already.
+    pub(crate) fn ip_if_there(&self, family: &str, line: &str) -> Result<()> {
+        let mut ip = Command::new("ip");
+        self.output(ip.args([family, "-n", &self.name]).args(line.split(' '))).map(drop)
+    }
+
     fn ip_batch<L: AsRef<str>>(&self, family: &[&str], lines: &[L]) -> Result<()> {
         let script = lines.iter().fold(String::new(), |script, line| script + line.as_ref() + "\n");
         said(Command::new("ip").args(family).args(["-n", &self.name, "-batch", "-"]), Some(&script))

@@ -1,17 +1,15 @@
 //! Lays out the networks of README.md and sets up everybody as the LVS documents say.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
-use std::sync::Once;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::client::Client;
 use crate::edge::Edge;
 use crate::layout::{Layout, VIPS, alone, in_subnet};
-use crate::leftovers::{DIRECTORY, Leftover, Owned, PREFIX, sweep_stale};
 use crate::netns::Netns;
+use crate::plot::Plot;
 
 const CLIENTS_MAC: &str = "02:00:00:00:00:01";
 
@@ -40,9 +38,7 @@ pub struct Lab {
     router: Option<Netns>,
     far_client: Option<Netns>,
     switch: Netns,
-    directory: PathBuf,
-    _directory: Owned,
-    prefix: String,
+    plot: Plot,
     layout: Layout,
 }
 
@@ -59,9 +55,6 @@ impl Lab {
 
     /// Lays out the given layout.
     pub fn lay_out(layout: Layout, servers: u8) -> Result<Lab> {
-        require_root()?;
-        static SWEEP: Once = Once::new();
-        SWEEP.call_once(sweep_stale);
         let mut lab = Lab::with_hosts(layout)?;
         lab.connect_client()?;
         lab.connect_director()?;
@@ -93,11 +86,11 @@ impl Lab {
 
     /// A directory of this lab's own, which goes with it.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.plot.directory()
     }
 
     /// Adds a server behind a router on the servers' network, so that not all next hops are the
-    /// servers themselves. DR cannot reach it, as in any LVS. Only for the two-network layout.
+    /// servers themselves. DR cannot reach it, as in any LVS: the router sends the packet on to the VIP. Only for the two-network layout.
     pub fn add_far_server(&mut self) -> Result<usize> {
         ensure!(self.layout == Layout::TwoNetwork, "a far server needs the two-network layout");
         let router = self.host("rt")?;
@@ -182,14 +175,9 @@ impl Lab {
     }
 
     fn with_hosts(layout: Layout) -> Result<Lab> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let id = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let (prefix, directory) = (format!("{PREFIX}{id}-"), Path::new(DIRECTORY).join(id));
-        let owned = Owned::new(Leftover::Directory(directory.clone()));
-        std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+        let plot = Plot::claim()?;
         let edge = Edge::load()?;
-        let host = |role: &str| Netns::create(format!("{prefix}{role}"));
-        let (switch, client, director) = (host("sw")?, host("cl")?, host("lb")?);
+        let (switch, client, director) = (plot.netns("sw")?, plot.netns("cl")?, plot.netns("lb")?);
         for netns in [&client, &director] {
             ordinary_host(netns)?;
         }
@@ -197,23 +185,11 @@ impl Lab {
         switch.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
         switch.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
         let (servers, router) = (Vec::new(), None);
-        Ok(Lab {
-            edge,
-            client,
-            director,
-            servers,
-            router,
-            far_client: None,
-            switch,
-            directory,
-            _directory: owned,
-            prefix,
-            layout,
-        })
+        Ok(Lab { edge, client, director, servers, router, far_client: None, switch, plot, layout })
     }
 
     fn host(&self, role: &str) -> Result<Netns> {
-        let netns = Netns::create(format!("{}{role}", self.prefix))?;
+        let netns = self.plot.netns(role)?;
         ordinary_host(&netns)?;
         Ok(netns)
     }
@@ -286,13 +262,6 @@ impl Lab {
         host.ethtool(device, "tx off gro off")?;
         self.switch.ethtool(&port, "gro off")
     }
-}
-
-/// The lab needs what only root may do.
-fn require_root() -> Result<()> {
-    let root = nix::unistd::geteuid().is_root();
-    ensure!(root, "the lab makes network namespaces and attaches XDP programs: run it as root");
-    Ok(())
 }
 
 /// The switch's end of a host's device.

@@ -86,6 +86,9 @@ enum LabCommand {
     Play {
         /// The file of cases.
         file: std::path::PathBuf,
+        /// The file holds recorded frames instead.
+        #[arg(long)]
+        packets: bool,
         /// Only cases whose name matches this.
         #[arg(long, value_name = "REGEX")]
         only: Option<regex_lite::Regex>,
@@ -128,11 +131,15 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(paths) => check::run(&paths),
         Command::Unload(paths) => unload::run(&paths),
         Command::Simulate(options) => simulate::run(options),
-        Command::Lab { command: LabCommand::Play { file, only } } => {
+        Command::Lab { command: LabCommand::Play { file, packets, only } } => {
             let me = std::env::current_exe()?;
             let mut out = std::io::stdout().lock();
             let wanted = |name: &str| only.as_ref().is_none_or(|only| only.is_match(name));
-            let failed = xlvs_lab::play::play(&file, wanted, &me, &mut out)?;
+            let failed = if packets {
+                xlvs_lab::frames::live::play(&file, wanted, &me, &mut out)?
+            } else {
+                xlvs_lab::play::play(&file, wanted, &me, &mut out)?
+            };
             Ok(simulate::exit_code(failed))
         }
     }

@@ -23,7 +23,7 @@ use xlvs_core::server::{Hop, Place, Server, flag as server_flag};
 use xlvs_core::service::{self, BLOCK, Block, NO_BLOCK, block_of, effective_lower, lane_of};
 use xlvs_core::state::TcpState;
 use xlvs_core::wire::AddrV6;
-use xlvs_model::spec::{Method, Protocol, Scheduler};
+use xlvs_model::spec::{Protocol, Scheduler};
 use xlvs_model::state::Service;
 use xlvs_model::view::{ServerView, ServiceView, Stats};
 use xlvs_model::{
@@ -58,8 +58,6 @@ pub struct Destination {
     pub id: u32,
     /// Its address.
     pub addr: IpAddr,
-    /// Must it be a neighbour (direct routing)?
-    pub on_link: bool,
 }
 
 /// See the module.
@@ -574,8 +572,7 @@ impl Engine {
     }
 
     fn destination_of(&self, key: &ServerKey, lane: &Lane) -> Destination {
-        let on_link = self.record(lane.id).method() == Some(Method::Direct);
-        Destination { id: lane.id, addr: key.addr, on_link }
+        Destination { id: lane.id, addr: key.addr }
     }
 
     /// Is a server's next hop known, or is it the director itself?

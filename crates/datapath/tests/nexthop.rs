@@ -25,7 +25,6 @@ use tokio::sync::{
 use xlvs_datapath::nexthop::{self, Change, Command, Mac, NextHop, Reason, State, Target};
 
 const SERVER: &str = "10.77.1.11";
-const GATEWAY: &str = "10.77.1.12";
 const OTHER_GATEWAY: &str = "10.77.2.11";
 const FAR: &str = "192.0.2.11";
 const SERVER_V6: &str = "fd77:1::11";
@@ -44,7 +43,7 @@ const FAILING: Duration = Duration::from_secs(8);
 #[test]
 fn a_neighbour_is_resolved_at_its_own_address() {
     let lab = Lab::new();
-    let mut following = lab.follow(&[direct(1, SERVER)]);
+    let mut following = lab.follow(&[target(1, SERVER)]);
     following.expect(1, &resolved_at(L1, P1, "10.77.1.1"), SOON);
     let sentence = following.describe(SERVER);
     let start = format!("{SERVER} dev l1 lladdr {P1} src 10.77.1.1 mtu 1500 (");
@@ -52,16 +51,15 @@ fn a_neighbour_is_resolved_at_its_own_address() {
 }
 
 #[test]
-fn a_far_server_is_resolved_at_its_gateway_for_nat_and_refused_for_direct_routing() {
+fn a_far_server_is_resolved_at_its_gateway() {
     let lab = Lab::new();
     lab.director("route add 192.0.2.0/24 via 10.77.1.12 mtu 1400");
-    let mut following = lab.follow(&[routed(1, FAR), direct(2, FAR)]);
+    let mut following = lab.follow(&[target(1, FAR)]);
     following.expect(
         1,
         &|state| resolved_at(L1, P1, "10.77.1.1")(state) && mtu_of(state) == Some(1400),
         SOON,
     );
-    following.expect(2, &unresolved(Reason::NotOnLink { gateway: addr(GATEWAY) }), SOON);
 }
 
 #[test]
@@ -69,7 +67,7 @@ fn two_servers_have_two_next_hops_and_a_changed_route_moves_one() {
     let lab = Lab::new();
     lab.director("route add 192.0.2.11/32 via 10.77.1.12");
     lab.director("route add 192.0.2.12/32 via 10.77.2.11");
-    let mut following = lab.follow(&[routed(1, FAR), routed(2, "192.0.2.12")]);
+    let mut following = lab.follow(&[target(1, FAR), target(2, "192.0.2.12")]);
     following.expect(1, &resolved_at(L1, P1, "10.77.1.1"), SOON);
     following.expect(2, &resolved_at(L2, P2, "10.77.2.1"), SOON);
     lab.director("route replace 192.0.2.11/32 via 10.77.2.11");
@@ -80,7 +78,7 @@ fn two_servers_have_two_next_hops_and_a_changed_route_moves_one() {
 #[test]
 fn a_server_that_changes_its_mac_is_followed() {
     let lab = Lab::new();
-    let mut following = lab.follow(&[direct(1, SERVER)]);
+    let mut following = lab.follow(&[target(1, SERVER)]);
     following.expect(1, &resolved_at(L1, P1, "10.77.1.1"), SOON);
     lab.peer(&format!("link set p1 address {NEW}"));
     // The director's kernel refuses a second MAC within `locktime`, a second: the peer must speak again then.
@@ -94,7 +92,7 @@ fn a_server_that_changes_its_mac_is_followed() {
 #[test]
 fn a_server_that_stops_answering_fails_and_comes_back() {
     let lab = Lab::new();
-    let mut following = lab.follow(&[direct(1, "10.77.1.13")]);
+    let mut following = lab.follow(&[target(1, "10.77.1.13")]);
     following.expect(1, &unresolved(Reason::NeighbourPending), SOON);
     following.expect(1, &unresolved(Reason::NeighbourFailed), FAILING);
     lab.peer("addr add 10.77.1.13/24 dev p1");
@@ -105,7 +103,7 @@ fn a_server_that_stops_answering_fails_and_comes_back() {
 #[test]
 fn an_interface_that_goes_down_and_up_is_followed() {
     let lab = Lab::new();
-    let mut following = lab.follow(&[direct(1, SERVER)]);
+    let mut following = lab.follow(&[target(1, SERVER)]);
     following.expect(1, &resolved_at(L1, P1, "10.77.1.1"), SOON);
     lab.director("link set l1 down");
     following.expect(1, &is_unresolved, SOON);
@@ -117,7 +115,7 @@ fn an_interface_that_goes_down_and_up_is_followed() {
 #[test]
 fn a_peer_that_is_unplugged_is_told_by_the_carrier() {
     let lab = Lab::new();
-    let mut following = lab.follow(&[direct(1, SERVER)]);
+    let mut following = lab.follow(&[target(1, SERVER)]);
     following.expect(1, &resolved_at(L1, P1, "10.77.1.1"), SOON);
     lab.peer("link set p1 down");
     let is_no_carrier =
@@ -130,7 +128,7 @@ fn a_peer_that_is_unplugged_is_told_by_the_carrier() {
 #[test]
 fn a_deleted_interface_and_its_successor_are_followed() {
     let lab = Lab::new();
-    let mut following = lab.follow(&[direct(1, SERVER)]);
+    let mut following = lab.follow(&[target(1, SERVER)]);
     following.expect(1, &resolved_at(L1, P1, "10.77.1.1"), SOON);
     lab.director("link del l1");
     following.expect(1, &unresolved(Reason::NoRoute), SOON);
@@ -141,7 +139,7 @@ fn a_deleted_interface_and_its_successor_are_followed() {
 #[test]
 fn a_changed_interface_mac_and_mtu_are_followed() {
     let lab = Lab::new();
-    let mut following = lab.follow(&[direct(1, SERVER)]);
+    let mut following = lab.follow(&[target(1, SERVER)]);
     following.expect(1, &resolved_at(L1, P1, "10.77.1.1"), SOON);
     lab.director("link set l1 mtu 1300");
     following.expect(1, &|state| mtu_of(state) == Some(1300), SOON);
@@ -159,7 +157,7 @@ fn addresses_without_a_way_are_told_apart() {
     let blocked = [("198.51.100.65", Reason::Blocked), ("198.51.100.129", Reason::Blocked)];
     let odd = [("10.77.1.255", Reason::NotAHost), ("10.77.2.1", Reason::Local), ("fd77:1::1", Reason::Local)];
     let cases: Vec<_> = (1..).zip(far.into_iter().chain(blocked).chain(odd)).collect();
-    let targets: Vec<_> = cases.iter().map(|(id, (text, _))| routed(*id, text)).collect();
+    let targets: Vec<_> = cases.iter().map(|(id, (text, _))| target(*id, text)).collect();
     let mut following = lab.follow(&targets);
     for (id, (_, reason)) in cases {
         following.expect(id, &unresolved(reason), SOON);
@@ -169,7 +167,7 @@ fn addresses_without_a_way_are_told_apart() {
 #[test]
 fn an_address_that_becomes_the_directors_own_and_back_is_followed() {
     let lab = Lab::new();
-    let mut following = lab.follow(&[direct(1, SERVER)]);
+    let mut following = lab.follow(&[target(1, SERVER)]);
     following.expect(1, &resolved_at(L1, P1, "10.77.1.1"), SOON);
     lab.director("addr add 10.77.1.11/32 dev l2");
     following.expect(1, &unresolved(Reason::Local), SOON);
@@ -180,7 +178,7 @@ fn an_address_that_becomes_the_directors_own_and_back_is_followed() {
 #[test]
 fn a_renumbered_director_is_followed() {
     let lab = Lab::new();
-    let mut following = lab.follow(&[direct(1, SERVER)]);
+    let mut following = lab.follow(&[target(1, SERVER)]);
     following.expect(1, &resolved_at(L1, P1, "10.77.1.1"), SOON);
     lab.director("addr add 10.77.1.2/24 dev l1");
     lab.director("addr del 10.77.1.1/24 dev l1");
@@ -192,11 +190,9 @@ fn a_renumbered_director_is_followed() {
 fn ipv6_servers_near_and_far_are_resolved() {
     let lab = Lab::new();
     lab.director("-6 route add 2001:db8::/32 via fd77:1::11");
-    let mut following =
-        lab.follow(&[direct(1, SERVER_V6), routed(2, "2001:db8::5"), direct(3, "2001:db8::5")]);
+    let mut following = lab.follow(&[target(1, SERVER_V6), target(2, "2001:db8::5")]);
     following.expect(1, &resolved_at(L1, P1, "fd77:1::1"), SOON);
     following.expect(2, &resolved_at(L1, P1, "fd77:1::1"), SOON);
-    following.expect(3, &unresolved(Reason::NotOnLink { gateway: addr(SERVER_V6) }), SOON);
     lab.director("-6 route del 2001:db8::/32");
     following.expect(2, &unresolved(Reason::NoRoute), SOON);
 }
@@ -205,7 +201,7 @@ fn ipv6_servers_near_and_far_are_resolved() {
 fn an_ipv4_route_through_an_ipv6_gateway_is_resolved() {
     let lab = Lab::new();
     lab.director("route add 192.0.2.0/24 via inet6 fd77:1::11 dev l1");
-    let mut following = lab.follow(&[routed(1, FAR)]);
+    let mut following = lab.follow(&[target(1, FAR)]);
     following.expect(
         1,
         &|state| matches!(state, State::Resolved { dest_mac, .. } if *dest_mac == mac(P1)),
@@ -217,7 +213,7 @@ fn an_ipv4_route_through_an_ipv6_gateway_is_resolved() {
 fn a_permanent_neighbour_is_used_as_it_is() {
     let lab = Lab::new();
     lab.director(&format!("neigh add {SERVER} lladdr {NEW} dev l1 nud permanent"));
-    let mut following = lab.follow(&[direct(1, SERVER)]);
+    let mut following = lab.follow(&[target(1, SERVER)]);
     following.expect(1, &resolved_at(L1, NEW, "10.77.1.1"), SOON);
     lab.director(&format!("neigh replace {SERVER} lladdr {P1} dev l1 nud permanent"));
     following.expect(1, &resolved_at(L1, P1, "10.77.1.1"), SOON);
@@ -228,7 +224,7 @@ fn a_permanent_neighbour_is_used_as_it_is() {
 #[test]
 fn a_flushed_neighbour_becomes_managed_again_and_a_released_one_ordinary() {
     let lab = Lab::new();
-    let mut following = lab.follow(&[direct(1, SERVER)]);
+    let mut following = lab.follow(&[target(1, SERVER)]);
     following.expect(1, &resolved_at(L1, P1, "10.77.1.1"), SOON);
     lab.director(&format!("neigh del {SERVER} dev l1"));
     // At once, or, if the entry was made less than a second ago, in the next round of five seconds.
@@ -241,9 +237,9 @@ fn a_flushed_neighbour_becomes_managed_again_and_a_released_one_ordinary() {
 fn targets_come_and_go_while_it_runs() {
     let lab = Lab::new();
     let mut following = lab.follow(&[]);
-    following.send(Change::Add(vec![direct(1, SERVER)]));
+    following.send(Change::Add(vec![target(1, SERVER)]));
     following.expect(1, &resolved_at(L1, P1, "10.77.1.1"), SOON);
-    following.send(Change::Add(vec![routed(2, SERVER)]));
+    following.send(Change::Add(vec![target(2, SERVER)]));
     following.expect(2, &resolved_at(L1, P1, "10.77.1.1"), SOON);
     following.send(Change::Remove(vec![1, 2]));
     assert_eq!(following.describe(SERVER), "10.77.1.11 is not the address of any server");
@@ -256,7 +252,7 @@ fn more_neighbours_than_the_kernel_keeps_by_itself_are_resolved_and_kept() {
     lab.director("addr add 10.88.255.1/16 dev l1");
     lab.peer("route add local 10.88.0.0/20 dev lo");
     let address = |n: u32| IpAddr::V4(std::net::Ipv4Addr::from_bits(0x0A58_0100 + n));
-    let targets: Vec<_> = (0..3000).map(|id| Target { id, addr: address(id), on_link: true }).collect();
+    let targets: Vec<_> = (0..3000).map(|id| Target { id, addr: address(id) }).collect();
     let mut following = lab.follow(&targets);
     for id in 0..3000 {
         following.expect(id, &resolved_at(L1, P1, "10.88.255.1"), Duration::from_secs(30));
@@ -270,7 +266,7 @@ fn twenty_thousand_servers_behind_a_gateway_are_resolved() {
     let lab = Lab::new();
     lab.director("route add 100.64.0.0/10 via 10.77.1.12");
     let address = |n: u32| IpAddr::V4(std::net::Ipv4Addr::from_bits(0x6440_0000 + n));
-    let targets: Vec<_> = (0..20_000).map(|id| Target { id, addr: address(id), on_link: false }).collect();
+    let targets: Vec<_> = (0..20_000).map(|id| Target { id, addr: address(id) }).collect();
     let mut following = lab.follow(&targets);
     for id in 0..20_000 {
         following.expect(id, &resolved_at(L1, P1, "10.77.1.1"), Duration::from_secs(30));
@@ -284,12 +280,8 @@ fn twenty_thousand_servers_behind_a_gateway_are_resolved() {
 
 // What is expected.
 
-fn direct(id: u32, text: &str) -> Target {
-    Target { id, addr: addr(text), on_link: true }
-}
-
-fn routed(id: u32, text: &str) -> Target {
-    Target { id, addr: addr(text), on_link: false }
+fn target(id: u32, text: &str) -> Target {
+    Target { id, addr: addr(text) }
 }
 
 fn addr(text: &str) -> IpAddr {

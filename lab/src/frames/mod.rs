@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 pub mod compare;
-
+pub mod live;
+mod raw;
 pub mod site;
 
 /// The two ends of a site.

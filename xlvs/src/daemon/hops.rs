@@ -56,7 +56,7 @@ impl Hops {
             self.forget(destination.id);
             self.asked.borrow_mut().insert(destination.id, *destination);
         }
-        let target = |d: &Destination| Target { id: d.id, addr: d.addr, on_link: d.on_link };
+        let target = |d: &Destination| Target { id: d.id, addr: d.addr };
         self.send(Change::Add(new.iter().map(target).collect())).await;
         if new.len() <= PROMPT {
             let ids: Vec<u32> = new.iter().map(|d| d.id).collect();
@@ -85,7 +85,7 @@ impl Hops {
         let id = CLIENTS | (self.clients.get() & 1023);
         self.clients.set(self.clients.get().wrapping_add(1));
         self.send(Change::Remove(vec![id])).await;
-        self.send(Change::Add(vec![Target { id, addr, on_link: false }])).await;
+        self.send(Change::Add(vec![Target { id, addr }])).await;
     }
 
     /// A router has said what the way to a server takes.

@@ -2,51 +2,41 @@
 
 use std::net::IpAddr;
 
-use super::{Mac, Nud, Reason, Resolver, State, routes::Route, targets::Way};
+use super::{Mac, Nud, Reason, Resolver, State, routes::Route};
 
 impl Resolver {
     /// Says in a sentence how `addr` is reached, or why it is not.
     ///
     /// `10.1.0.11 via 10.1.0.1 dev l1 lladdr 02:00:00:00:00:01 src 10.1.0.2 mtu 1500 (reachable, managed)`
     pub fn describe(&self, addr: IpAddr) -> String {
-        let ways: Vec<Way> = self.targets.ways_to(addr).collect();
-        match ways.as_slice() {
-            [] => format!("{addr} is not the address of any server"),
-            [way] => self.describe_way(*way),
-            [on_link, routed, ..] => match (self.describe_way(*on_link), self.describe_way(*routed)) {
-                (direct, other) if direct == other => direct,
-                (direct, other) => format!("for direct routing, {direct}; for NAT and tunnels, {other}"),
-            },
+        if !self.targets.wants(addr) {
+            return format!("{addr} is not the address of any server");
         }
-    }
-
-    fn describe_way(&self, way: Way) -> String {
-        let addr = way.addr;
         match self.routes.get(addr) {
             None => format!("{addr}: the kernel has not been asked for a route yet"),
             Some(Err(reason)) => format!("{addr}: {reason}"),
-            Some(Ok(route)) => self.describe_route(way, &route),
+            Some(Ok(route)) => self.describe_route(addr, &route),
         }
     }
 
-    fn describe_route(&self, way: Way, route: &Route) -> String {
+    fn describe_route(&self, addr: IpAddr, route: &Route) -> String {
         let gateway = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
         let name = self.links.get(&route.ifindex).map_or("gone", |link| link.name.as_str());
-        let path = format!("{}{gateway} dev {name}", way.addr);
-        match self.send_by(way, route) {
+        let path = format!("{}{gateway} dev {name}", addr);
+        match self.send_by(addr, route) {
             Ok(State::Resolved { dest_mac, mtu, source, .. }) => format!(
                 "{path} lladdr {} src {source} mtu {mtu} ({})",
                 colons(dest_mac),
-                self.describe_neighbour(way, route)
+                self.describe_neighbour(addr, route)
             ),
             Ok(State::Unresolved { reason }) | Err(reason) => {
-                format!("{path}: {reason}{}", self.describe_refusal(way, route, reason))
+                format!("{path}: {reason}{}", self.describe_refusal(addr, route, reason))
             }
         }
     }
 
-    fn describe_neighbour(&self, way: Way, route: &Route) -> String {
-        let (entry, refused) = self.neighbours.look_at(&route.neighbour_towards(way.addr));
+    fn describe_neighbour(&self, addr: IpAddr, route: &Route) -> String {
+        let (entry, refused) = self.neighbours.look_at(&route.neighbour_towards(addr));
         let Some(entry) = entry else { return "last known, being looked for again".into() };
         let care = match refused {
             _ if entry.nud.is_fixed() => "",
@@ -57,11 +47,11 @@ impl Resolver {
         format!("{}{care}", word_for(entry.nud))
     }
 
-    fn describe_refusal(&self, way: Way, route: &Route, reason: Reason) -> String {
+    fn describe_refusal(&self, addr: IpAddr, route: &Route, reason: Reason) -> String {
         if !matches!(reason, Reason::NeighbourPending | Reason::NeighbourFailed) {
             return String::new();
         }
-        let (_, refused) = self.neighbours.look_at(&route.neighbour_towards(way.addr));
+        let (_, refused) = self.neighbours.look_at(&route.neighbour_towards(addr));
         let Some(errno) = refused else { return String::new() };
         let error = std::io::Error::from_raw_os_error(errno);
         format!(" (the kernel refused to look after it: {error}; it is probed instead)")

@@ -30,7 +30,7 @@
 //! // The socket is opened here, in this thread's network namespace.
 //! tokio::spawn(nexthop::run(commands_rx, events_tx)?);
 //!
-//! let server = Target { id: 7, addr: "10.1.0.11".parse()?, on_link: true };
+//! let server = Target { id: 7, addr: "10.1.0.11".parse()? };
 //! commands.send(Command::Targets(Change::Add(vec![server]))).await?;
 //! while let Some(next_hop) = events.recv().await {
 //!     println!("servers {:?}: {:?}", next_hop.ids, next_hop.state);
@@ -72,8 +72,6 @@ pub struct Target {
     pub id: u32,
     /// The server's address (RIP).
     pub addr: IpAddr,
-    /// Direct routing: the server itself must be a neighbour. NAT and tunnels go through gateways too.
-    pub on_link: bool,
 }
 
 /// A change of the set of targets.
@@ -92,8 +90,6 @@ pub enum Change {
 pub struct NextHop {
     /// Address of the servers.
     pub addr: IpAddr,
-    /// Whether these are the servers that must be neighbours themselves.
-    pub on_link: bool,
     /// The servers this is news for.
     pub ids: Vec<u32>,
     /// What holds now.
@@ -147,15 +143,6 @@ pub enum Reason {
     /// The address is one of the director's own.
     #[error("it is the director's own address")]
     Local,
-    /// Direct routing, but a gateway lies between.
-    #[error(
-        "it is not on the director's network (the route goes through {gateway}), as direct routing needs; \
-         use NAT or a tunnel, or give the director an interface there"
-    )]
-    NotOnLink {
-        /// The gateway the route names.
-        gateway: IpAddr,
-    },
     /// The interface is set down or has gone.
     #[error("interface {ifindex} is down; set it up with `ip link set up`")]
     InterfaceDown {

@@ -18,7 +18,7 @@ use std::{
 
 use nix::libc;
 
-use super::{Mac, Reason, Request, Upkeep, mirror::Mirror, targets::Way};
+use super::{Mac, Reason, Request, Upkeep, mirror::Mirror};
 
 /// From one round over all neighbours to the next; the kernel's own `interval_probe_time_ms`.
 const ROUND: Duration = Duration::from_secs(5);
@@ -106,10 +106,10 @@ impl Memory {
     }
 }
 
-/// A neighbour that some way leads through.
+/// A neighbour that the ways to some targets lead through.
 #[derive(Debug)]
 struct Wanted {
-    ways: BTreeSet<Way>,
+    targets: BTreeSet<IpAddr>,
     memory: Memory,
     lost_at: Option<Instant>,
     asked_at: Option<Instant>,
@@ -121,7 +121,7 @@ struct Wanted {
 pub(super) struct Neighbours {
     table: Mirror<NeighbourKey, Neighbour>,
     wanted: BTreeMap<NeighbourKey, Wanted>,
-    by_way: HashMap<Way, NeighbourKey>,
+    by_target: HashMap<IpAddr, NeighbourKey>,
     due: BTreeSet<NeighbourKey>,
     due_at: Option<Instant>,
     round_at: Instant,
@@ -132,7 +132,7 @@ impl Neighbours {
         Self {
             table: Mirror::new(),
             wanted: BTreeMap::new(),
-            by_way: HashMap::new(),
+            by_target: HashMap::new(),
             due: BTreeSet::new(),
             due_at: None,
             round_at: now + ROUND,
@@ -141,8 +141,8 @@ impl Neighbours {
 
     // What the kernel says.
 
-    /// An entry is like this now. Returns the ways whose answer may have changed.
-    pub(super) fn put(&mut self, entry: Neighbour, now: Instant) -> Vec<Way> {
+    /// An entry is like this now. Returns the targets whose answer may have changed.
+    pub(super) fn put(&mut self, entry: Neighbour, now: Instant) -> Vec<IpAddr> {
         self.table.put(entry.key, entry);
         let Some(wanted) = self.wanted.get_mut(&entry.key) else { return Vec::new() };
         wanted.lost_at = None;
@@ -188,30 +188,30 @@ impl Neighbours {
         self.table.retain(|key| key.ifindex != ifindex);
     }
 
-    // What the ways need.
+    // What the targets need.
 
-    /// `way` leads through `key` from now on, or through no neighbour.
-    pub(super) fn follow(&mut self, way: Way, key: Option<NeighbourKey>, now: Instant) {
-        if self.by_way.get(&way).copied() == key {
+    /// The way to `addr` leads through `key` from now on, or through no neighbour.
+    pub(super) fn follow(&mut self, addr: IpAddr, key: Option<NeighbourKey>, now: Instant) {
+        if self.by_target.get(&addr).copied() == key {
             return;
         }
-        if let Some(old) = self.by_way.remove(&way) {
-            self.unfollow(way, old);
+        if let Some(old) = self.by_target.remove(&addr) {
+            self.unfollow(addr, old);
         }
         let Some(key) = key else { return };
-        self.by_way.insert(way, key);
+        self.by_target.insert(addr, key);
         let entry = self.table.get(&key);
         let memory = entry.map_or(Memory::Unknown, |entry| Memory::Unknown.after(entry));
-        let new = Wanted { ways: BTreeSet::new(), memory, lost_at: None, asked_at: None, refused: None };
-        self.wanted.entry(key).or_insert(new).ways.insert(way);
+        let new = Wanted { targets: BTreeSet::new(), memory, lost_at: None, asked_at: None, refused: None };
+        self.wanted.entry(key).or_insert(new).targets.insert(addr);
         self.due.insert(key);
         self.due_at = Some(now);
     }
 
-    fn unfollow(&mut self, way: Way, key: NeighbourKey) {
+    fn unfollow(&mut self, addr: IpAddr, key: NeighbourKey) {
         let Some(wanted) = self.wanted.get_mut(&key) else { return };
-        wanted.ways.remove(&way);
-        if wanted.ways.is_empty() {
+        wanted.targets.remove(&addr);
+        if wanted.targets.is_empty() {
             self.wanted.remove(&key);
         }
     }
@@ -275,8 +275,8 @@ impl Neighbours {
     }
 
     /// If a round is due: marks all neighbours for care, and gives up those that were lost for too long.
-    /// Returns the ways whose answer may have changed.
-    pub(super) fn round_due(&mut self, now: Instant) -> Option<Vec<Way>> {
+    /// Returns the targets whose answer may have changed.
+    pub(super) fn round_due(&mut self, now: Instant) -> Option<Vec<IpAddr>> {
         if now < self.round_at {
             return None;
         }
@@ -305,10 +305,10 @@ impl Neighbours {
         self.due_at.map_or(self.round_at, |at| at.min(self.round_at))
     }
 
-    fn remember(&mut self, key: NeighbourKey, next: impl Fn(Memory) -> Memory) -> Vec<Way> {
+    fn remember(&mut self, key: NeighbourKey, next: impl Fn(Memory) -> Memory) -> Vec<IpAddr> {
         let Some(wanted) = self.wanted.get_mut(&key) else { return Vec::new() };
         let old = wanted.memory;
         wanted.memory = next(old);
-        if old == wanted.memory { Vec::new() } else { wanted.ways.iter().copied().collect() }
+        if old == wanted.memory { Vec::new() } else { wanted.targets.iter().copied().collect() }
     }
 }

@@ -13,7 +13,7 @@ use super::{
     path_mtus::PathMtus,
     resync::{Dump, Next, Resync},
     routes::{Prefix, Route, Routes},
-    targets::{Targets, Way},
+    targets::Targets,
     unspecified_like,
 };
 
@@ -151,7 +151,7 @@ pub struct Resolver {
     pub(super) neighbours: Neighbours,
     path_mtus: PathMtus,
     resync: Resync,
-    touched: BTreeSet<Way>,
+    touched: BTreeSet<IpAddr>,
     requests: Vec<Request>,
 }
 
@@ -198,8 +198,8 @@ impl Resolver {
                 }
             }
             Event::Neighbour(entry) => {
-                let ways = self.neighbours.put(entry, now);
-                self.touched.extend(ways);
+                let targets = self.neighbours.put(entry, now);
+                self.touched.extend(targets);
             }
             Event::NeighbourGone(key) => self.neighbours.gone(key, now),
             Event::NeighbourRefused { key, errno } => {
@@ -216,7 +216,7 @@ impl Resolver {
             Event::Overflow => self.resync.distrust(now),
             Event::PathMtu { addr, mtu } => {
                 if self.targets.wants(addr) && self.path_mtus.learn(addr, mtu, now) {
-                    self.touched.extend(self.targets.ways_to(addr));
+                    self.touched.extend(self.targets.wanted(addr));
                 }
             }
             Event::Tick => {}
@@ -227,24 +227,22 @@ impl Resolver {
 
     fn change_targets(&mut self, change: Change, now: Instant) {
         let concerned = self.targets.change(change);
-        for way in concerned.left {
-            self.neighbours.follow(way, None, now);
-            if !self.targets.wants(way.addr) {
-                self.routes.forget(way.addr);
-                self.path_mtus.forget(way.addr);
-            }
+        for addr in concerned.left {
+            self.neighbours.follow(addr, None, now);
+            self.routes.forget(addr);
+            self.path_mtus.forget(addr);
         }
-        for way in concerned.joined {
-            match self.routes.get(way.addr) {
-                Some(_) => drop(self.touched.insert(way)),
-                None => self.routes.doubt(way.addr, now),
+        for addr in concerned.joined {
+            match self.routes.get(addr) {
+                Some(_) => drop(self.touched.insert(addr)),
+                None => self.routes.doubt(addr, now),
             }
         }
     }
 
     fn take_answer(&mut self, addr: IpAddr, answer: Result<Route, Reason>, now: Instant) {
         if self.targets.wants(addr) && self.routes.answer(addr, answer, now) {
-            self.touched.extend(self.targets.ways_to(addr));
+            self.touched.extend(self.targets.wanted(addr));
         }
     }
 
@@ -292,7 +290,7 @@ impl Resolver {
     fn touch_link(&mut self, ifindex: u32, now: Instant) {
         let addrs = self.routes.addresses_where(|answer| answer.is_ok_and(|route| route.ifindex == ifindex));
         for addr in addrs {
-            self.touched.extend(self.targets.ways_to(addr));
+            self.touched.extend(self.targets.wanted(addr));
             self.routes.doubt(addr, now + SETTLE);
         }
     }
@@ -331,15 +329,17 @@ impl Resolver {
 
     /// Does what is due, and tells what has changed.
     fn settle(&mut self, now: Instant) -> Vec<NextHop> {
-        if let Some(ways) = self.neighbours.round_due(now) {
-            self.touched.extend(ways);
+        if let Some(targets) = self.neighbours.round_due(now) {
+            self.touched.extend(targets);
             self.release_orphans();
         }
         for addr in self.path_mtus.forget_due(now) {
-            self.touched.extend(self.targets.ways_to(addr));
+            self.touched.extend(self.targets.wanted(addr));
         }
-        let changes =
-            std::mem::take(&mut self.touched).into_iter().filter_map(|way| self.conclude(way, now)).collect();
+        let changes = std::mem::take(&mut self.touched)
+            .into_iter()
+            .filter_map(|addr| self.conclude(addr, now))
+            .collect();
         self.requests.extend(self.routes.questions_due(now).into_iter().map(Request::Route));
         let works = |ifindex| self.links.get(&ifindex).is_some_and(Link::works);
         self.requests.extend(self.neighbours.requests_due(now, works));
@@ -353,40 +353,36 @@ impl Resolver {
         }
     }
 
-    fn conclude(&mut self, way: Way, now: Instant) -> Option<NextHop> {
-        let answer = self.routes.get(way.addr)?;
-        let neighbour = answer.ok().and_then(|route| self.neighbour_of(way, &route));
-        self.neighbours.follow(way, neighbour, now);
+    fn conclude(&mut self, addr: IpAddr, now: Instant) -> Option<NextHop> {
+        let answer = self.routes.get(addr)?;
+        let neighbour = answer.ok().and_then(|route| self.neighbour_of(addr, &route));
+        self.neighbours.follow(addr, neighbour, now);
         let state = answer
-            .and_then(|route| self.send_by(way, &route))
+            .and_then(|route| self.send_by(addr, &route))
             .unwrap_or_else(|reason| State::Unresolved { reason });
-        self.targets.tell(way, state)
+        self.targets.tell(addr, state)
     }
 
-    /// The neighbour a way leads through. An interface that is down keeps its neighbours wanted: it may
+    /// The neighbour that the way to an address leads through. An interface that is down keeps its neighbours wanted: it may
     /// come back.
-    fn neighbour_of(&self, way: Way, route: &Route) -> Option<NeighbourKey> {
+    fn neighbour_of(&self, addr: IpAddr, route: &Route) -> Option<NeighbourKey> {
         self.links.get(&route.ifindex)?.mac?;
-        let behind_gateway = way.on_link && route.gateway.is_some();
-        (!behind_gateway).then(|| route.neighbour_towards(way.addr))
+        Some(route.neighbour_towards(addr))
     }
 
     /// The next hop by that route.
-    pub(super) fn send_by(&self, way: Way, route: &Route) -> Result<State, Reason> {
+    pub(super) fn send_by(&self, addr: IpAddr, route: &Route) -> Result<State, Reason> {
         let ifindex = route.ifindex;
-        if let (true, Some(gateway)) = (way.on_link, route.gateway) {
-            return Err(Reason::NotOnLink { gateway });
-        }
         let link =
             self.links.get(&ifindex).filter(|link| link.up).ok_or(Reason::InterfaceDown { ifindex })?;
         if !link.carrier {
             return Err(Reason::NoCarrier { ifindex });
         }
         let source_mac = link.mac.ok_or(Reason::NotEthernet { ifindex })?;
-        let dest_mac = self.neighbours.mac(&route.neighbour_towards(way.addr))?;
-        let limits = [route.mtu, self.path_mtus.get(way.addr)];
+        let dest_mac = self.neighbours.mac(&route.neighbour_towards(addr))?;
+        let limits = [route.mtu, self.path_mtus.get(addr)];
         let mtu = limits.into_iter().flatten().fold(link.mtu, u32::min);
-        let source = route.source.unwrap_or_else(|| unspecified_like(way.addr));
+        let source = route.source.unwrap_or_else(|| unspecified_like(addr));
         Ok(State::Resolved { ifindex, source_mac, dest_mac, mtu, source })
     }
 }

@@ -8,19 +8,6 @@ use std::{
 
 use super::{Change, NextHop, State, Target};
 
-/// An address together with how it may be reached: what servers share an answer by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Way {
-    pub(super) addr: IpAddr,
-    pub(super) on_link: bool,
-}
-
-impl From<&Target> for Way {
-    fn from(target: &Target) -> Self {
-        Self { addr: target.addr, on_link: target.on_link }
-    }
-}
-
 #[derive(Debug, Default)]
 struct Audience {
     ids: BTreeSet<u32>,
@@ -29,19 +16,19 @@ struct Audience {
     untold: BTreeSet<u32>,
 }
 
-/// The set of targets, by id and by way.
+/// The set of targets, by id and by address.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
-    by_id: HashMap<u32, Way>,
-    by_way: BTreeMap<Way, Audience>,
+    by_id: HashMap<u32, IpAddr>,
+    by_addr: BTreeMap<IpAddr, Audience>,
     given: bool,
 }
 
-/// Ways that a change concerns.
+/// Addresses that a change concerns.
 #[derive(Debug, Default)]
 pub(super) struct Concerned {
-    pub(super) joined: BTreeSet<Way>,
-    pub(super) left: BTreeSet<Way>,
+    pub(super) joined: BTreeSet<IpAddr>,
+    pub(super) left: BTreeSet<IpAddr>,
 }
 
 impl Targets {
@@ -58,43 +45,43 @@ impl Targets {
             Change::Add(targets) => targets.iter().for_each(|target| self.join(target, &mut concerned)),
             Change::Remove(ids) => ids.into_iter().for_each(|id| self.leave(id, &mut concerned)),
         }
-        concerned.left.retain(|way| !self.by_way.contains_key(way));
-        concerned.joined.retain(|way| self.by_way.contains_key(way));
+        concerned.left.retain(|addr| !self.by_addr.contains_key(addr));
+        concerned.joined.retain(|addr| self.by_addr.contains_key(addr));
         concerned
     }
 
     fn join(&mut self, target: &Target, concerned: &mut Concerned) {
-        let way = Way::from(target);
-        if self.by_id.get(&target.id) == Some(&way) {
+        let addr = target.addr;
+        if self.by_id.get(&target.id) == Some(&addr) {
             return;
         }
         self.leave(target.id, concerned);
-        self.by_id.insert(target.id, way);
-        let audience = self.by_way.entry(way).or_default();
+        self.by_id.insert(target.id, addr);
+        let audience = self.by_addr.entry(addr).or_default();
         audience.ids.insert(target.id);
         audience.untold.insert(target.id);
-        concerned.joined.insert(way);
+        concerned.joined.insert(addr);
     }
 
     fn leave(&mut self, id: u32, concerned: &mut Concerned) {
-        let Some(way) = self.by_id.remove(&id) else { return };
-        let Some(audience) = self.by_way.get_mut(&way) else { return };
+        let Some(addr) = self.by_id.remove(&id) else { return };
+        let Some(audience) = self.by_addr.get_mut(&addr) else { return };
         audience.ids.remove(&id);
         audience.untold.remove(&id);
         if audience.ids.is_empty() {
-            self.by_way.remove(&way);
-            concerned.left.insert(way);
+            self.by_addr.remove(&addr);
+            concerned.left.insert(addr);
         }
     }
 
-    /// Notes what holds for a way; the event, if that is news for anybody.
-    pub(super) fn tell(&mut self, way: Way, state: State) -> Option<NextHop> {
-        let audience = self.by_way.get_mut(&way)?;
+    /// Notes what holds for an address; the event, if that is news for anybody.
+    pub(super) fn tell(&mut self, addr: IpAddr, state: State) -> Option<NextHop> {
+        let audience = self.by_addr.get_mut(&addr)?;
         let untold = std::mem::take(&mut audience.untold);
         let changed = audience.told.replace(state) != Some(state);
         let ids = if changed { &audience.ids } else { &untold };
         let ids: Vec<u32> = ids.iter().copied().collect();
-        (!ids.is_empty()).then_some(NextHop { addr: way.addr, on_link: way.on_link, ids, state })
+        (!ids.is_empty()).then_some(NextHop { addr, ids, state })
     }
 
     /// Whether the caller has said what it wants at all.
@@ -102,27 +89,22 @@ impl Targets {
         self.given
     }
 
-    /// The ways of one address.
-    pub(super) fn ways_to(&self, addr: IpAddr) -> impl Iterator<Item = Way> + '_ {
-        [true, false]
-            .into_iter()
-            .map(move |on_link| Way { addr, on_link })
-            .filter(|way| self.by_way.contains_key(way))
-    }
-
     pub(super) fn wants(&self, addr: IpAddr) -> bool {
-        self.ways_to(addr).next().is_some()
+        self.by_addr.contains_key(&addr)
     }
 
-    /// The targets' addresses; one may come twice.
+    /// The address, if it is a target's.
+    pub(super) fn wanted(&self, addr: IpAddr) -> Option<IpAddr> {
+        self.wants(addr).then_some(addr)
+    }
+
+    /// The targets' addresses.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.by_way.keys().map(|way| way.addr)
+        self.by_addr.keys().copied()
     }
 
-    /// The targets' addresses within a range; one may come twice.
+    /// The targets' addresses within a range.
     pub(super) fn addresses_in(&self, range: RangeInclusive<IpAddr>) -> impl Iterator<Item = IpAddr> + '_ {
-        let first = Way { addr: *range.start(), on_link: false };
-        let last = Way { addr: *range.end(), on_link: true };
-        self.by_way.range(first..=last).map(|(way, _)| way.addr)
+        self.by_addr.range(range).map(|(addr, _)| *addr)
     }
 }

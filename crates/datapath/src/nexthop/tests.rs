@@ -21,12 +21,8 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-fn direct(id: u32, addr: &str) -> Target {
-    Target { id, addr: ip(addr), on_link: true }
-}
-
-fn routed(id: u32, addr: &str) -> Target {
-    Target { id, addr: ip(addr), on_link: false }
+fn target(id: u32, addr: &str) -> Target {
+    Target { id, addr: ip(addr) }
 }
 
 fn link(ifindex: u32) -> Link {
@@ -126,7 +122,7 @@ impl Rig {
     /// A direct-routing server that is up and known.
     fn resolved() -> Self {
         let mut rig = Self::one_link();
-        rig.add(direct(1, SERVER));
+        rig.add(target(1, SERVER));
         rig.answer(SERVER, on_link());
         assert_eq!(rig.sees(reachable(SERVER, PEER_MAC)), Some(sends_to(PEER_MAC)));
         rig
@@ -141,7 +137,7 @@ fn only_state(effects: Effects) -> Option<State> {
 #[test]
 fn a_direct_server_is_asked_about_cared_for_and_resolved() {
     let mut rig = Rig::one_link();
-    assert_eq!(rig.add(direct(7, SERVER)).requests, [Request::Route(ip(SERVER))]);
+    assert_eq!(rig.add(target(7, SERVER)).requests, [Request::Route(ip(SERVER))]);
 
     let effects = rig.answer(SERVER, on_link());
     assert_eq!(effects.requests, [care(SERVER, Upkeep::CreateManaged)]);
@@ -149,7 +145,7 @@ fn a_direct_server_is_asked_about_cared_for_and_resolved() {
 
     assert_eq!(rig.sees(neighbour(SERVER, Nud::Incomplete, None)), None);
     let effects = rig.step(Event::Neighbour(reachable(SERVER, PEER_MAC)));
-    let expected = NextHop { addr: ip(SERVER), on_link: true, ids: vec![7], state: sends_to(PEER_MAC) };
+    let expected = NextHop { addr: ip(SERVER), ids: vec![7], state: sends_to(PEER_MAC) };
     assert_eq!(effects.changes, [expected]);
 }
 
@@ -157,7 +153,7 @@ fn a_direct_server_is_asked_about_cared_for_and_resolved() {
 fn nothing_is_said_or_asked_before_the_first_look_is_over() {
     let now = Instant::now();
     let mut rig = Rig { resolver: Resolver::new(now), now };
-    let effects = rig.add(direct(1, SERVER));
+    let effects = rig.add(target(1, SERVER));
     assert_eq!(effects.requests, [Request::Dump(Dump::Links)]);
     let effects = rig.look(&[link(ETH)], &[reachable(SERVER, PEER_MAC)], true);
     assert_eq!(effects.requests, [Request::Route(ip(SERVER))]);
@@ -167,40 +163,20 @@ fn nothing_is_said_or_asked_before_the_first_look_is_over() {
 #[test]
 fn a_server_behind_a_gateway_gets_the_gateways_address() {
     let mut rig = Rig::one_link();
-    rig.add(routed(1, FAR));
+    rig.add(target(1, FAR));
     assert_eq!(rig.answer(FAR, via(GATEWAY)).requests, [care(GATEWAY, Upkeep::CreateManaged)]);
     assert_eq!(rig.sees(reachable(GATEWAY, PEER_MAC)), Some(sends_to(PEER_MAC)));
 }
 
 #[test]
-fn direct_routing_refuses_a_gateway_and_disturbs_no_neighbour() {
-    let mut rig = Rig::one_link();
-    rig.add(direct(1, FAR));
-    let effects = rig.answer(FAR, via(GATEWAY));
-    assert_eq!(effects.requests, []);
-    assert_eq!(only_state(effects), Some(unresolved(Reason::NotOnLink { gateway: ip(GATEWAY) })));
-}
-
-#[test]
-fn one_address_may_be_wanted_both_ways() {
-    let mut rig = Rig::with(&[link(ETH)], &[reachable(GATEWAY, PEER_MAC)]);
-    rig.add(direct(1, FAR));
-    assert_eq!(rig.add(routed(2, FAR)).requests, [], "one question is enough");
-    let effects = rig.answer(FAR, via(GATEWAY));
-    let states: Vec<_> = effects.changes.iter().map(|change| (change.ids.clone(), change.state)).collect();
-    let refused = unresolved(Reason::NotOnLink { gateway: ip(GATEWAY) });
-    assert_eq!(states, [(vec![2], sends_to(PEER_MAC)), (vec![1], refused)]);
-}
-
-#[test]
 fn servers_that_share_an_address_share_the_question_and_the_answer() {
     let mut rig = Rig::one_link();
-    assert_eq!(rig.add(direct(1, SERVER)).requests.len(), 1);
-    assert_eq!(rig.add(direct(2, SERVER)).requests, []);
+    assert_eq!(rig.add(target(1, SERVER)).requests.len(), 1);
+    assert_eq!(rig.add(target(2, SERVER)).requests, []);
     rig.answer(SERVER, on_link());
     let effects = rig.step(Event::Neighbour(reachable(SERVER, PEER_MAC)));
     assert_eq!(effects.changes[0].ids, [1, 2]);
-    let effects = rig.add(direct(3, SERVER));
+    let effects = rig.add(target(3, SERVER));
     assert_eq!(effects.requests, []);
     assert_eq!(effects.changes[0].ids, [3], "only the newcomer needs to be told");
 }
@@ -209,7 +185,7 @@ fn servers_that_share_an_address_share_the_question_and_the_answer() {
 fn a_gateway_that_changes_its_mac_changes_all_servers_behind_it() {
     let mut rig = Rig::with(&[link(ETH)], &[reachable(GATEWAY, PEER_MAC)]);
     for (id, addr) in [(1, "192.0.2.1"), (2, "192.0.2.2")] {
-        rig.add(routed(id, addr));
+        rig.add(target(id, addr));
         rig.answer(addr, via(GATEWAY));
     }
     let effects = rig.step(Event::Neighbour(reachable(GATEWAY, NEW_MAC)));
@@ -261,7 +237,7 @@ fn a_permanent_neighbour_is_used_and_left_alone() {
     let entry =
         Neighbour { managed: false, ours: false, ..neighbour(SERVER, Nud::Permanent, Some(PEER_MAC)) };
     let mut rig = Rig::with(&[link(ETH)], &[entry]);
-    rig.add(direct(1, SERVER));
+    rig.add(target(1, SERVER));
     let effects = rig.answer(SERVER, on_link());
     assert_eq!(effects.requests, []);
     assert_eq!(only_state(effects), Some(sends_to(PEER_MAC)));
@@ -274,7 +250,7 @@ fn a_permanent_neighbour_is_used_and_left_alone() {
 fn an_entry_the_kernel_made_for_itself_becomes_managed() {
     let entry = Neighbour { managed: false, ours: false, ..reachable(SERVER, PEER_MAC) };
     let mut rig = Rig::with(&[link(ETH)], &[entry]);
-    rig.add(direct(1, SERVER));
+    rig.add(target(1, SERVER));
     assert_eq!(rig.answer(SERVER, on_link()).requests, [care(SERVER, Upkeep::Manage)]);
 }
 
@@ -292,7 +268,7 @@ fn an_entry_that_lost_its_management_gets_it_back_without_haste() {
 #[test]
 fn where_managing_is_refused_the_neighbour_is_probed_at_intervals() {
     let mut rig = Rig::one_link();
-    rig.add(direct(1, SERVER));
+    rig.add(target(1, SERVER));
     rig.answer(SERVER, on_link());
     let refusal = Event::NeighbourRefused { key: key(SERVER), errno: 95 };
     assert_eq!(rig.step(refusal.clone()).requests, [care(SERVER, Upkeep::Probe)]);
@@ -307,7 +283,7 @@ fn where_managing_is_refused_the_neighbour_is_probed_at_intervals() {
 #[test]
 fn an_entry_that_came_into_being_meanwhile_is_no_refusal() {
     let mut rig = Rig::one_link();
-    rig.add(direct(1, SERVER));
+    rig.add(target(1, SERVER));
     rig.answer(SERVER, on_link());
     let exists = Event::NeighbourRefused { key: key(SERVER), errno: nix::libc::EEXIST };
     assert_eq!(rig.step(exists).requests, []);
@@ -323,7 +299,7 @@ fn neighbours_nobody_needs_are_released_once_all_routes_are_known() {
     let foreign = Neighbour { ours: false, ..reachable("10.1.0.98", NEW_MAC) };
     let mut rig = Rig::with(&[link(ETH)], &[left_over, foreign, reachable(SERVER, PEER_MAC)]);
     assert_eq!(rig.after(Duration::from_secs(5)).requests, [], "no targets were given yet");
-    rig.add(direct(1, SERVER));
+    rig.add(target(1, SERVER));
     assert_eq!(rig.after(Duration::from_secs(5)).requests, [], "a route is missing");
     rig.answer(SERVER, on_link());
     assert_eq!(rig.after(Duration::from_secs(5)).requests, [care("10.1.0.99", Upkeep::Release)]);
@@ -412,7 +388,7 @@ fn the_smaller_of_the_routes_mtu_and_the_interfaces_holds() {
 #[test]
 fn an_interface_without_ethernet_is_refused() {
     let mut rig = Rig::with(&[Link { mac: None, ..link(ETH) }], &[]);
-    rig.add(routed(1, FAR));
+    rig.add(target(1, FAR));
     let effects = rig.answer(FAR, via(GATEWAY));
     assert_eq!(effects.requests, []);
     assert_eq!(only_state(effects), Some(unresolved(Reason::NotEthernet { ifindex: ETH })));
@@ -421,7 +397,7 @@ fn an_interface_without_ethernet_is_refused() {
 #[test]
 fn a_changed_gateway_is_followed() {
     let mut rig = Rig::with(&[link(ETH)], &[reachable(GATEWAY, PEER_MAC), reachable("10.1.0.253", NEW_MAC)]);
-    rig.add(routed(1, FAR));
+    rig.add(target(1, FAR));
     rig.answer(FAR, via(GATEWAY));
     rig.step(Event::RoutesChanged(Prefix { addr: ip("0.0.0.0"), len: 0 }));
     assert_eq!(rig.after(SETTLE).requests, [Request::Route(ip(FAR))]);
@@ -446,7 +422,7 @@ fn a_server_that_moves_to_another_interface_is_followed() {
 fn only_servers_within_a_changed_prefix_are_asked_about_again() {
     let mut rig = Rig::one_link();
     for (id, addr) in [(1, "10.1.0.1"), (2, "10.1.1.1"), (3, "10.2.0.1"), (4, "2001:db8::1")] {
-        rig.add(routed(id, addr));
+        rig.add(target(id, addr));
         rig.answer(addr, via(GATEWAY));
     }
     rig.step(Event::RoutesChanged(Prefix { addr: ip("10.1.0.0"), len: 16 }));
@@ -547,7 +523,7 @@ fn an_overflow_causes_one_full_look_a_second_at_most() {
 #[test]
 fn an_answer_from_before_a_loss_is_not_trusted() {
     let mut rig = Rig::one_link();
-    rig.add(direct(1, SERVER));
+    rig.add(target(1, SERVER));
     rig.now += Duration::from_secs(2);
     rig.step(Event::Overflow);
     assert_eq!(rig.look(&[link(ETH)], &[], true).requests, [], "the question is still under way");
@@ -566,7 +542,7 @@ fn a_lost_dump_is_asked_for_again() {
 #[test]
 fn a_new_set_keeps_what_it_shares_with_the_old() {
     let mut rig = Rig::resolved();
-    let effects = rig.step(Event::Targets(Change::Set(vec![direct(1, SERVER), routed(2, FAR)])));
+    let effects = rig.step(Event::Targets(Change::Set(vec![target(1, SERVER), target(2, FAR)])));
     assert_eq!(effects.requests, [Request::Route(ip(FAR))]);
     assert_eq!(effects.changes, []);
 }
@@ -583,7 +559,7 @@ fn a_removed_server_is_forgotten() {
 #[test]
 fn a_server_that_changes_its_address_is_asked_about_under_the_new_one() {
     let mut rig = Rig::resolved();
-    let effects = rig.add(direct(1, "10.1.0.12"));
+    let effects = rig.add(target(1, "10.1.0.12"));
     assert_eq!(effects.requests, [Request::Route(ip("10.1.0.12"))]);
     assert_eq!(rig.resolver.describe(ip(SERVER)), "10.1.0.11 is not the address of any server");
 }
@@ -591,7 +567,7 @@ fn a_server_that_changes_its_address_is_asked_about_under_the_new_one() {
 #[test]
 fn ipv6_is_resolved_likewise() {
     let mut rig = Rig::one_link();
-    rig.add(direct(1, "2001:db8::11"));
+    rig.add(target(1, "2001:db8::11"));
     let route = Route { ifindex: ETH, gateway: None, mtu: None, source: None };
     rig.answer("2001:db8::11", Ok(route));
     let state = rig.sees(reachable("2001:db8::11", PEER_MAC));
@@ -601,7 +577,7 @@ fn ipv6_is_resolved_likewise() {
 #[test]
 fn an_ipv4_route_may_have_an_ipv6_gateway() {
     let mut rig = Rig::one_link();
-    rig.add(routed(1, FAR));
+    rig.add(target(1, FAR));
     assert_eq!(rig.answer(FAR, via("fe80::1")).requests, [care("fe80::1", Upkeep::CreateManaged)]);
     assert_eq!(rig.sees(reachable("fe80::1", PEER_MAC)), Some(sends_to(PEER_MAC)));
 }
@@ -609,7 +585,7 @@ fn an_ipv4_route_may_have_an_ipv6_gateway() {
 #[test]
 fn sentences_for_operators() {
     let mut rig = Rig::with(&[link(ETH)], &[reachable(GATEWAY, PEER_MAC)]);
-    rig.add(routed(1, FAR));
+    rig.add(target(1, FAR));
     let mut expect = |answer, sentence: &str| {
         if let Some(answer) = answer {
             rig.answer(FAR, answer);
@@ -628,7 +604,7 @@ fn sentences_for_operators() {
 #[test]
 fn tens_of_thousands_of_servers_are_no_burden() {
     let addr = |n: u32| IpAddr::V4(std::net::Ipv4Addr::from_bits(0x0A40_0000 + n));
-    let targets: Vec<_> = (0..50_000).map(|id| Target { id, addr: addr(id), on_link: false }).collect();
+    let targets: Vec<_> = (0..50_000).map(|id| Target { id, addr: addr(id) }).collect();
     let mut rig = Rig::with(&[link(ETH)], &[reachable(GATEWAY, PEER_MAC)]);
     assert_eq!(rig.step(Event::Targets(Change::Set(targets))).requests.len(), 50_000);
     // A change while every question is under way: each is asked again when it has been answered.
