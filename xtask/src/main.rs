@@ -24,6 +24,7 @@ cargo xtask ebpf     build the eBPF objects (installs their toolchain when it is
 cargo xtask build    the above, and the release binary with the object in it
 cargo xtask test     install what the tests need, run all of them, count them
 cargo xtask demo     build, then show NAT, DR and TUN balancing real requests (root)
+cargo xtask budget   build, then write down what the programs cost of instructions and stack (root)
 cargo xtask bench    build, then measure what packets cost (root); --help lists its options";
 
 fn main() -> ExitCode {
@@ -43,6 +44,7 @@ fn run(chore: &str) -> Result<ExitCode> {
         "build" => build::build().map(|_| ExitCode::SUCCESS),
         "test" => test::test(),
         "demo" => demo::demo().map(|()| ExitCode::SUCCESS),
+        "budget" => test::budget().map(|()| ExitCode::SUCCESS),
         "bench" => bench::bench(&std::env::args().skip(2).collect::<Vec<_>>()).map(|()| ExitCode::SUCCESS),
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");

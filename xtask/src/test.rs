@@ -40,6 +40,23 @@ pub fn test() -> Result<ExitCode> {
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Writes `ebpf/budget.txt` anew.
+pub fn budget() -> Result<()> {
+    let (_binary, objects) = build::build()?;
+    let mut cargo = host_cargo();
+    let cargo = build::with_objects(&mut cargo, &objects).env("XLVS_WRITE_BUDGET", "1");
+    run(cargo.args([
+        "test",
+        "--release",
+        "--package",
+        "xlvs-datapath",
+        "--test",
+        "budget",
+        "--",
+        "--nocapture",
+    ]))
+}
+
 fn check(tally: &mut Tally) -> Result<()> {
     println!("==> format and lints");
     let cargo = || -> Command { in_root(host_cargo()) };

@@ -265,6 +265,16 @@ impl Xdp {
         Ok(Self { ebpf, tables, pins, attached: HashMap::new() })
     }
 
+    /// Every program, and how many instructions the verifier has looked at for it (since Linux 5.16).
+    pub fn verified(&self) -> Result<Vec<(&'static str, u32)>, XdpError> {
+        let names = STAGES.map(|(_, name)| name).into_iter().chain(PROGRAMS);
+        let count = |name| {
+            let info = program(&self.ebpf, name)?.info().map_err(|e| XdpError::Load(explain(&e)))?;
+            Ok((name, info.verified_instruction_count().unwrap_or(0)))
+        };
+        names.map(count).collect()
+    }
+
     /// The memory.
     pub fn tables(&self) -> &Arc<Tables> {
         &self.tables
