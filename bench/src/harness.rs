@@ -1,5 +1,6 @@
 //! Runs programs in the kernel, again and again, on prepared frames.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,6 +12,7 @@ use xlvs_datapath::mapping::Mapping;
 use xlvs_lab::Netns;
 
 use crate::frames::{LONG, SHORT};
+use crate::site::{VIPS, port};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("XLVS_BENCH_OBJECT_FOUND"));
 
@@ -20,6 +22,9 @@ pub const PRIMITIVES: [(&str, &str); 3] = [
     ("coarse clock", "coarse_clock"),
     ("adjust_head, there and back", "adjust_head_twice"),
 ];
+
+/// The program that does nothing but call what a balancer over the kernel's own maps must call.
+pub const FLOOR: &str = "only_helpers";
 
 /// The loaded harness.
 pub struct Harness {
@@ -44,7 +49,7 @@ pub struct Run {
 }
 
 impl Harness {
-    /// Loads it, with room for that many frames of each length.
+    /// Loads it, with room for that many frames of each length, and twice as many flows as short frames.
     pub fn load(short: u32, long: u32) -> Result<Self> {
         ensure!(
             !OBJECT.is_empty(),
@@ -53,9 +58,10 @@ impl Harness {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FRAMES_64", short)
             .map_max_entries("FRAMES_128", long)
+            .map_max_entries("FLOWS", short * 2)
             .load(OBJECT)
             .context("load the harness")?;
-        for name in ["front_64", "front_128", "nothing", "generate", "swallow"]
+        for name in ["front_64", "front_128", "nothing", "generate", "swallow", FLOOR]
             .into_iter()
             .chain(PRIMITIVES.map(|(_, name)| name))
         {
@@ -68,6 +74,7 @@ impl Harness {
         let under_test = ProgramArray::try_from(ebpf.take_map("UNDER_TEST").context("the harness's array")?)?;
         let course = Array::try_from(ebpf.take_map("COURSE").context("the harness's course")?)?;
         fill_hash(&mut ebpf)?;
+        fill_vips(&mut ebpf)?;
         Ok(Self { ebpf, under_test, course, rooms })
     }
 
@@ -81,10 +88,22 @@ impl Harness {
 
     /// Runs a program `repeat` times on the first `count` of the frames of this length, in turn.
     pub fn run(&mut self, program: &ProgramFd, length: usize, count: u32, repeat: u32) -> Result<Run> {
+        self.run_beside(0, program, length, count, repeat)
+    }
+
+    /// The same with a number written beside, which [`FLOOR`] takes for a part of each flow.
+    pub fn run_beside(
+        &mut self,
+        beside: u32,
+        program: &ProgramFd,
+        length: usize,
+        count: u32,
+        repeat: u32,
+    ) -> Result<Run> {
         self.under_test
             .set(0, program, 0)
             .context("put the program behind the harness; was it loaded for XDP with frags?")?;
-        self.course.set(0, [0, count, length as u32, 0], 0)?;
+        self.course.set(0, [0, count, length as u32, beside], 0)?;
         let at = |frames: &[u8], number: u32| frames[number as usize * length..][..length].to_vec();
         let frames = self.frames(length);
         let (first, before) = (at(frames, 0), at(frames, (repeat - 1) % count));
@@ -159,6 +178,18 @@ fn fill_hash(ebpf: &mut Ebpf) -> Result<()> {
         HashMap::try_from(ebpf.map_mut("HASH").context("the harness's hash")?)?;
     for length in 0..4096 {
         hash.insert([length, 0], length, 0)?;
+    }
+    Ok(())
+}
+
+/// The services of [`FLOOR`]: those of the rows for rivals.
+fn fill_vips(ebpf: &mut Ebpf) -> Result<()> {
+    let mut vips: HashMap<_, [u32; 5], [u32; 4]> =
+        HashMap::try_from(ebpf.map_mut("VIPS").context("the harness's VIPs")?)?;
+    let IpAddr::V4(vip) = VIPS[0] else { bail!("the first VIP is of IPv4") };
+    for protocol in [6, 17] {
+        let port = u32::from(port::TUNNEL.to_be());
+        vips.insert([u32::from_ne_bytes(vip.octets()), 0, 0, 0, port | protocol << 16], [0; 4], 0)?;
     }
     Ok(())
 }

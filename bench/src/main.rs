@@ -1,6 +1,7 @@
 //! What a packet costs. `cargo xtask bench` builds and runs it; as root.
 
 mod bars;
+mod chart;
 mod frames;
 mod harness;
 mod large;
@@ -37,6 +38,12 @@ struct Options {
     /// Write the result to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Show this earlier result instead of measuring
+    #[arg(long, value_name = "FILE")]
+    show: Option<PathBuf>,
+    /// Draw the main rows into this SVG file
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
     /// Compare with an earlier result; fail when a row is more than 15 % worse in hash hits
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
@@ -86,6 +93,21 @@ impl Options {
 fn main() -> Result<()> {
     let options = Options::parse();
     let earlier = options.against.as_deref().map(Report::read).transpose()?;
+    let report = match &options.show {
+        Some(path) => Report::read(path)?,
+        None => measured(&options)?,
+    };
+    report.print();
+    if let Some(path) = &options.json {
+        report.save(path)?;
+    }
+    if let Some(path) = &options.chart {
+        std::fs::write(path, chart::draw(&report)).with_context(|| format!("write {}", path.display()))?;
+    }
+    earlier.map_or(Ok(()), |earlier| report.compare(&earlier))
+}
+
+fn measured(options: &Options) -> Result<Report> {
     let machine = Machine::this();
     site::enter_namespace()?;
     pin_to_last_cpu()?;
@@ -94,13 +116,13 @@ fn main() -> Result<()> {
     let has = |part| options.parts.contains(&part);
     let (mut rows, mut facts, mut live) = (Vec::new(), Vec::new(), Vec::new());
     if has(Part::Rows) {
-        rows = established(&options, &mut harness, &mut primitives)?;
-        rows.extend(openings(&options, &mut harness, &mut primitives)?);
+        rows = established(options, &mut harness, &mut primitives)?;
+        rows.extend(openings(options, &mut harness, &mut primitives)?);
         facts = scale::choosing(&rows);
         rows.splice(0..0, primitives.lines());
     }
     if has(Part::Tables) {
-        facts.extend(tables(&options, &mut harness)?);
+        facts.extend(tables(options, &mut harness)?);
     }
     if has(Part::Site) {
         eprintln!("==> a large site");
@@ -109,12 +131,7 @@ fn main() -> Result<()> {
     if has(Part::Live) {
         live = live::measure(&mut harness, options.quick)?;
     }
-    let report = Report::new(machine, rows, facts, live);
-    report.print();
-    if let Some(path) = &options.json {
-        report.save(path)?;
-    }
-    earlier.map_or(Ok(()), |earlier| report.compare(&earlier))
+    Ok(Report::new(machine, rows, facts, live))
 }
 
 /// Connections that exist, in a table in which others have come and gone.

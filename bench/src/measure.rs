@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::ProgramFd;
 
 use crate::frames::{LONG, SHORT};
-use crate::harness::{Harness, PRIMITIVES, Run};
+use crate::harness::{FLOOR, Harness, PRIMITIVES, Run};
 use crate::report::{Figure, Line};
 use crate::rows::{Maker, Row};
 use crate::site::Site;
@@ -33,6 +33,7 @@ pub struct Bench<'b> {
 struct Samples {
     ours: Vec<f64>,
     rival: Vec<f64>,
+    floor: Vec<f64>,
     harness: Vec<f64>,
 }
 
@@ -49,7 +50,7 @@ impl Bench<'_> {
             // Who comes after whom should not matter; where it does, the order changes from round to round.
             for step in 0..rows.len() {
                 let at = (step + round * 7) % rows.len();
-                self.sample(&rows[at], &mut samples[at]).with_context(|| rows[at].name.clone())?;
+                self.sample(round, &rows[at], &mut samples[at]).with_context(|| rows[at].name.clone())?;
             }
         }
         Ok(rows.iter().zip(samples).map(|(row, samples)| line(row, &samples)).collect())
@@ -59,11 +60,14 @@ impl Bench<'_> {
         for packet in &row.opening {
             fill(self.harness, row, packet);
             self.harness.run(self.site.xdp.director()?, row.length, row.frames, row.frames)?;
+            if row.has_floor {
+                self.harness.run(&self.harness.own(FLOOR)?, row.length, row.frames, row.frames)?;
+            }
         }
         Ok(())
     }
 
-    fn sample(&mut self, row: &Row, samples: &mut Samples) -> Result<()> {
+    fn sample(&mut self, round: usize, row: &Row, samples: &mut Samples) -> Result<()> {
         if self.afresh {
             self.site.forget_connections();
         }
@@ -71,18 +75,24 @@ impl Bench<'_> {
         // Many short pieces: where others use the machine as well, some of them are undisturbed.
         let pieces = if self.afresh { 1 } else { (A_ROUND / row.repeat).max(1) };
         for _ in 0..pieces {
-            self.piece(row, samples)?;
+            self.piece(round, row, samples)?;
         }
         Ok(())
     }
 
-    fn piece(&mut self, row: &Row, samples: &mut Samples) -> Result<()> {
+    fn piece(&mut self, round: usize, row: &Row, samples: &mut Samples) -> Result<()> {
         let nothing = self.harness.own("nothing")?;
         samples.harness.push(self.harness.run(&nothing, row.length, row.frames, row.repeat)?.ns as f64);
         let (packets, conns) = (self.site.packets(), self.site.scheduled());
         let ours = self.harness.run(self.site.xdp.director()?, row.length, row.frames, row.repeat)?;
         check(row, &ours, self.site.packets() - packets, self.site.scheduled() - conns)?;
         samples.ours.push(ours.ns as f64);
+        if row.has_floor {
+            let floor = self.harness.own(FLOOR)?;
+            let beside = if self.afresh { round as u32 + 1 } else { 0 };
+            let run = self.harness.run_beside(beside, &floor, row.length, row.frames, row.repeat)?;
+            samples.floor.push(run.ns as f64);
+        }
         if let Some(rival) = self.rival.filter(|_| row.for_rivals) {
             samples.rival.push(self.harness.run(rival, row.length, row.frames, row.repeat)?.ns as f64);
         }
@@ -147,6 +157,7 @@ fn fill(harness: &mut Harness, row: &Row, packet: &Maker) {
 }
 
 fn line(row: &Row, samples: &Samples) -> Line {
-    let rival = (!samples.rival.is_empty()).then(|| Figure::of(&samples.rival, &samples.harness));
-    Line { rival, ..Line::new(&row.name, Figure::of(&samples.ours, &samples.harness)) }
+    let some = |those: &[f64]| (!those.is_empty()).then(|| Figure::of(those, &samples.harness));
+    let (rival, floor) = (some(&samples.rival), some(&samples.floor));
+    Line { rival, floor, ..Line::new(&row.name, Figure::of(&samples.ours, &samples.harness)) }
 }

@@ -67,12 +67,15 @@ pub struct Line {
     /// Somebody else's program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rival: Option<Figure>,
+    /// Nothing but what a balancer over the kernel's own maps must call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Figure>,
 }
 
 impl Line {
     /// One without a rival.
     pub fn new(name: &str, figure: Figure) -> Self {
-        Self { name: name.to_owned(), figure, hash_hits: 0.0, rival: None }
+        Self { name: name.to_owned(), figure, hash_hits: 0.0, rival: None, floor: None }
     }
 }
 
@@ -122,14 +125,15 @@ impl Report {
         let has_rival = self.rows.iter().any(|line| line.rival.is_some());
         let rival = if has_rival { "   rival  ratio" } else { "" };
         println!(
-            "{:66} {:>7} {:>7} {:>7} {:>9}{rival}",
-            "ns a packet, the harness subtracted", "median", "spread", "least", "hash hits"
+            "{:66} {:>7} {:>7} {:>7} {:>9} {:>7}{rival}",
+            "ns a packet, the harness subtracted", "median", "spread", "least", "hash hits", "floor"
         );
-        for Line { name, figure, hash_hits, rival } in &self.rows {
+        for Line { name, figure, hash_hits, rival, floor } in &self.rows {
+            let floor = floor.map_or(String::new(), |floor| format!("{:.0}", floor.min));
             let rival = rival
                 .map_or(String::new(), |rival| format!(" {:7.0} {:6.2}", rival.min, figure.min / rival.min));
             println!(
-                "{name:66} {:7.0} {:7.0} {:7.0} {hash_hits:9.2}{rival}",
+                "{name:66} {:7.0} {:7.0} {:7.0} {hash_hits:9.2} {floor:>7}{rival}",
                 figure.ns, figure.spread, figure.min
             );
         }
@@ -138,7 +142,7 @@ impl Report {
             println!("{name:66} {value:10.2} {unit}");
         }
         live::print(&self.live);
-        println!("\n{:66} {:>9} {:>9}", "bars", "bar", "is");
+        println!("\n{:66} {:>9} {:>9}", "to be reached", "at most", "is");
         self.bars.iter().for_each(|bar| println!("{bar}"));
     }
 

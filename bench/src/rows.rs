@@ -29,6 +29,8 @@ pub struct Row {
     pub outcome: Outcome,
     /// Is each packet a new connection?
     pub opens: bool,
+    /// Is there a floor for it: an IPv4 packet through the tunnel, or one that is not ours?
+    pub has_floor: bool,
     /// Can a rival that only tunnels, with this service, be given the same packets?
     pub for_rivals: bool,
 }
@@ -125,6 +127,7 @@ fn established_row(way: Way, payload: Payload, is_v6: bool, flows: u32) -> Row {
         packet: if is_reply { from_server(is_v6, payload) } else { to_service(is_v6, way.port, payload) },
         outcome: way.outcome,
         opens: false,
+        has_floor: way.port == port::TUNNEL && !is_v6,
         for_rivals: way.port == port::TUNNEL,
     }
 }
@@ -155,6 +158,7 @@ pub fn not_ours() -> [Row; 2] {
             }),
             outcome: Outcome::Passed,
             opens: false,
+            has_floor: !is_v6,
             for_rivals: true,
         }
     })
@@ -210,6 +214,7 @@ fn life(name: &str, flows: u32, course: Vec<Maker>, outcome: Outcome) -> Row {
         packet: Box::new(move |number, frame| course[(number % steps) as usize](number / steps, frame)),
         outcome,
         opens: false,
+        has_floor: false,
         for_rivals: false,
     }
 }
@@ -249,6 +254,7 @@ fn opening_row(way: Way, payload: Payload, is_v6: bool, how: &str, flows: u32) -
         packet: to_service(is_v6, way.port, payload),
         outcome: way.outcome,
         opens: true,
+        has_floor: way.port == port::TUNNEL && !is_v6,
         for_rivals: way.port == port::TUNNEL,
     }
 }

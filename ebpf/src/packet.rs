@@ -48,6 +48,8 @@ impl XdpPacket {
     #[inline(always)]
     fn at<T: Header>(&self, offset: usize) -> Option<*mut T> {
         let at = self.start() + offset;
+        // SAFETY: no packet begins before the first page. Else every `Option` of a view would be tested once more.
+        unsafe { core::hint::assert_unchecked(at != 0) };
         (at + size_of::<T>() <= self.end()).then_some(at as *mut T)
     }
 }

@@ -6,7 +6,7 @@
 use crate::env::{Env, Step};
 use crate::packet::{Packet, by_reference};
 use crate::parse::Word;
-use crate::unaligned::{load16, load32, store16};
+use crate::unaligned::{load16, store16};
 use crate::wire::AddrV6;
 
 /// A one's-complement sum that is not folded yet. Summands of up to 2^32 may be added some four billion times.
@@ -143,7 +143,7 @@ pub fn ipv4_header_sum(ip: &crate::wire::Ipv4) -> Sum {
 /// The same of a header that lies in a packet: see [`crate::unaligned`].
 #[inline(always)]
 pub fn ipv4_header_sum_in_packet(ip: &crate::wire::Ipv4) -> Sum {
-    ip.words().iter().fold(Sum::ZERO, |sum, word| sum.add32(load32(word).to_ne_bytes()))
+    ip.words_in_packet().into_iter().fold(Sum::ZERO, Sum::add32)
 }
 
 /// The sum of so many bytes of a packet from this offset (which is not 0) on, added to another. `None`: they are not there.

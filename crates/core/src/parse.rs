@@ -6,9 +6,11 @@
 use crate::checksum::{Sum, ipv4_header_sum_in_packet};
 use crate::packet::Packet;
 use crate::sctp;
-use crate::unaligned::{load16, load32};
+use core::mem::offset_of;
+
+use crate::unaligned::{load16_at, load32_at};
 use crate::verdict::PassReason;
-use crate::wire::{AddrV6, Ethernet, Extension, Ipv4, Ipv6, Tcp, Udp, ethertype, ip_protocol};
+use crate::wire::{AddrV6, Ethernet, Extension, Header, Ipv4, Ipv6, Tcp, Udp, ethertype, ip_protocol};
 
 /// A packet's network part. Laid out so that nothing of it is copied by the byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +63,8 @@ pub fn network_v4<P: Packet>(packet: &P) -> Result<Net<[u8; 4]>, PassReason> {
     }
     Ok(Net {
         l4: L3 + header,
-        src: load32(&ip.src).to_ne_bytes(),
-        dst: load32(&ip.dst).to_ne_bytes(),
+        src: load32_at::<{ offset_of!(Ipv4, src) }, _>(ip).to_ne_bytes(),
+        dst: load32_at::<{ offset_of!(Ipv4, dst) }, _>(ip).to_ne_bytes(),
         protocol: ip.protocol,
         len,
         fragment: ip.is_fragment(),
@@ -180,22 +182,24 @@ pub fn transport<P: Packet>(packet: &P, l4: usize, protocol: u8) -> Result<Trans
     match protocol {
         ip_protocol::TCP => {
             let Some(tcp) = packet.header::<Tcp>(l4) else { return Err(PassReason::Malformed) };
-            Ok(Transport { src: whole(&tcp.src), dst: whole(&tcp.dst), flags: tcp.flags })
+            let [src, dst] = ports(tcp);
+            Ok(Transport { src, dst, flags: tcp.flags })
         }
         ip_protocol::UDP => {
             let Some(udp) = packet.header::<Udp>(l4) else { return Err(PassReason::Malformed) };
-            let flags = (load16(&udp.checksum) == 0) as u8;
-            Ok(Transport { src: whole(&udp.src), dst: whole(&udp.dst), flags })
+            let [src, dst] = ports(udp);
+            let flags = (load16_at::<{ offset_of!(Udp, checksum) }, _>(udp) == 0) as u8;
+            Ok(Transport { src, dst, flags })
         }
         ip_protocol::ICMP | ip_protocol::ICMPV6 => Err(PassReason::Icmp),
         _ => Err(PassReason::Protocol),
     }
 }
 
-/// A port in one instruction.
+/// The ports, with which every transport header that is read here begins.
 #[inline(always)]
-fn whole(port: &[u8; 2]) -> [u8; 2] {
-    load16(port).to_ne_bytes()
+fn ports<T: Header>(header: &T) -> [[u8; 2]; 2] {
+    [load16_at::<0, _>(header), load16_at::<2, _>(header)].map(u16::to_ne_bytes)
 }
 
 /// Reads what [`transport`] does not: SCTP, and IPsec, which has no ports but follows the key exchange that made it.

@@ -27,6 +27,15 @@ pub mod flag {
     pub const QUIESCED: u16 = 1 << 11;
 }
 
+/// Is it one to which packets can go the short way: in its service, another host, with a known next hop, and a tunnel, if it is
+/// one, without a checksum over the packet?
+#[inline(always)]
+pub const fn is_usual(flags: u16) -> bool {
+    const WANTED: u16 = flag::AVAILABLE | flag::RESOLVED;
+    const UNWANTED: u16 = flag::LOCAL | 3 << flag::TUNNEL_CHECKSUM;
+    flags & (WANTED | UNWANTED) == WANTED
+}
+
 /// The record. See [`Hop`] and [`Place`] for the words' contents.
 #[repr(C, align(64))]
 pub struct Server {

@@ -2,7 +2,9 @@
 //!
 //! A [`Header`] view is only handed out after its length was checked; no accessor can fail.
 
-use crate::unaligned::{load16, load64, store16, store32, store64};
+use core::mem::offset_of;
+
+use crate::unaligned::{load16_at, load32_at, load64, store16_at, store32_at, store64, store64_at};
 
 /// Marks a type that any bytes may be read as.
 ///
@@ -51,7 +53,7 @@ impl Ethernet {
     /// EtherType in host order.
     #[inline(always)]
     pub fn ethertype(&self) -> u16 {
-        u16::from_be(load16(&self.kind))
+        u16::from_be(load16_at::<{ offset_of!(Self, kind) }, _>(self))
     }
 
     /// Writes all of it in three instructions. The addresses are the first six bytes of each word, as it lies in memory; the
@@ -59,18 +61,11 @@ impl Ethernet {
     #[inline(always)]
     pub fn fill(&mut self, dst: u64, src: u64, ethertype: u16) {
         const _: () = assert!(cfg!(target_endian = "little"), "the first bytes of a word are its lowest");
-        // SAFETY: both have the same size, no padding and an alignment of 1, and any bytes are a value of both.
-        let pieces = unsafe { &mut *(&raw mut *self).cast::<Pieces>() };
-        store64(&mut pieces.0, dst << 16 >> 16 | src << 48);
-        store32(&mut pieces.1, (src >> 16) as u32);
-        store16(&mut pieces.2, ethertype.to_be());
+        store64_at::<0, _>(self, dst << 16 >> 16 | src << 48);
+        store32_at::<8, _>(self, (src >> 16) as u32);
+        store16_at::<{ offset_of!(Self, kind) }, _>(self, ethertype.to_be());
     }
 }
-
-/// An Ethernet header as it is written.
-#[repr(C)]
-struct Pieces([u8; 8], [u8; 4], [u8; 2]);
-const _: () = assert!(size_of::<Pieces>() == Ethernet::LEN && align_of::<Pieces>() == 1);
 
 /// 802.1Q or 802.1ad tag, after the EtherType that announced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,19 +123,19 @@ impl Ipv4 {
     /// Packet length in bytes.
     #[inline(always)]
     pub fn packet_len(&self) -> u16 {
-        u16::from_be(load16(&self.total_len))
+        u16::from_be(load16_at::<{ offset_of!(Self, total_len) }, _>(self))
     }
 
     /// Is "don't fragment" set?
     #[inline(always)]
     pub fn dont_fragment(&self) -> bool {
-        load16(&self.frag) & Self::DF.to_be() != 0
+        load16_at::<{ offset_of!(Self, frag) }, _>(self) & Self::DF.to_be() != 0
     }
 
     /// Is it a fragment (the first one included)?
     #[inline(always)]
     pub fn is_fragment(&self) -> bool {
-        load16(&self.frag) & Self::FRAGMENT.to_be() != 0
+        load16_at::<{ offset_of!(Self, frag) }, _>(self) & Self::FRAGMENT.to_be() != 0
     }
 
     /// The header in pieces of four bytes.
@@ -151,14 +146,28 @@ impl Ipv4 {
         unsafe { &*(&raw const *self).cast() }
     }
 
+    /// The same of a header that lies in a packet: see [`crate::unaligned`].
+    #[inline(always)]
+    pub fn words_in_packet(&self) -> [[u8; 4]; 5] {
+        [
+            load32_at::<0, _>(self),
+            load32_at::<4, _>(self),
+            load32_at::<8, _>(self),
+            load32_at::<12, _>(self),
+            load32_at::<16, _>(self),
+        ]
+        .map(u32::to_ne_bytes)
+    }
+
     /// Writes all of it. Only in a packet: see [`crate::unaligned`].
     #[inline(always)]
     pub fn fill(&mut self, words: &[[u8; 4]; 5]) {
-        // SAFETY: as in `words`.
-        let places: &mut [[u8; 4]; 5] = unsafe { &mut *(&raw mut *self).cast() };
-        for (place, word) in places.iter_mut().zip(words) {
-            store32(place, u32::from_ne_bytes(*word));
-        }
+        let [a, b, c, d, e] = words.map(u32::from_ne_bytes);
+        store32_at::<0, _>(self, a);
+        store32_at::<4, _>(self, b);
+        store32_at::<8, _>(self, c);
+        store32_at::<12, _>(self, d);
+        store32_at::<16, _>(self, e);
     }
 }
 

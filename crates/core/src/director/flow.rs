@@ -23,7 +23,7 @@ pub struct Recognised {
     pub from_server: bool,
     /// It may be for a VIP.
     pub to_vip: bool,
-    /// It may come from a VIP.
+    /// It may come from a VIP; only asked when neither of the others holds.
     pub from_vip: bool,
 }
 
@@ -31,12 +31,11 @@ impl Recognised {
     /// Looks at both addresses.
     #[inline(always)]
     pub fn in_packet<F: Family<K>, const K: usize>(config: &Config, net: &Net<F::Addr>) -> Self {
-        Self {
-            from_server: F::is_in(&config.rips, net.src),
-            // Marks may be for any address.
-            to_vip: F::is_in(&config.vips, net.dst) | (config.mark_rules.load() != 0),
-            from_vip: F::is_in(&config.vips, net.src),
-        }
+        let from_server = F::is_in(&config.rips, net.src);
+        // Marks may be for any address.
+        let to_vip = F::is_in(&config.vips, net.dst) || config.mark_rules.load() != 0;
+        let from_vip = !(from_server | to_vip) && F::is_in(&config.vips, net.src);
+        Self { from_server, to_vip, from_vip }
     }
 
     /// It concerns nobody.

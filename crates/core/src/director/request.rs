@@ -14,7 +14,7 @@ use crate::env::{Env, Step};
 use crate::expire;
 use crate::family::Family;
 use crate::forward::nat::{self, Unfinished};
-use crate::forward::{self, Hindrance, tunnel};
+use crate::forward::{self, Hindrance};
 use crate::icmp::Complaint;
 use crate::method::Method;
 use crate::packet::{Packet, by_reference};
@@ -41,8 +41,7 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     let Glance::Found(found) = table::glance(memory, &probe) else { return None };
     let entry = Entry(found.body.entry.load());
     let server = env.server(entry.server())?;
-    let usable = server.flags() & (server::flag::AVAILABLE | server::flag::LOCAL) == server::flag::AVAILABLE;
-    if !usable || tunnel::is_summed(server.flags()) || flow.has_outlived(found.word) {
+    if !server::is_usual(server.flags()) || flow.has_outlived(found.word) {
         return None;
     }
     if flow.is_unsummed() && entry.method() == Method::Masquerade as u8 {

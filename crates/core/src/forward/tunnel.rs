@@ -98,12 +98,6 @@ pub fn room(flags: u16, mtu: u16) -> Option<u16> {
     if room < least { None } else { Some(room) }
 }
 
-/// Must the whole packet be summed for it? That is not for the short way.
-#[inline(always)]
-pub fn is_summed(flags: u16) -> bool {
-    Shape::of(flags).between() != 0 && Shape::of(flags).summed
-}
-
 /// Wraps the packet; returns the frame's ethertype. Its Ethernet header is undefined afterwards.
 #[inline(always)]
 pub fn wrap<P: Packet, E: Env>(
