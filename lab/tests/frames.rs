@@ -10,8 +10,8 @@ use xlvs_lab::frames::{fixtures, live};
 
 const GROUPS: [&str; 8] = ["forward", "edges", "icmp", "fragments", "refused", "sctp-esp", "reuse", "misc"];
 
-/// Of each group every so many-th is played: about a hundred, in less than a minute. `XLVS_ALL_FRAMES` has all of them played.
-const EVERY: usize = 8;
+/// Of each group every so many-th is played: some eighty, in less than a minute. `XLVS_ALL_FRAMES` has all of them played.
+const EVERY: usize = 10;
 
 #[test]
 fn recorded_frames_leave_the_program_as_they_left_the_kernel() -> Result<()> {

@@ -137,21 +137,25 @@ impl<'a> Live<'a> {
     }
 }
 
-/// What the daemon learns of ways from ICMP it believes for minutes, and timeouts stay as they were set.
+/// What ways are said to take the daemon believes for minutes, and timeouts stay as they were set.
 fn leaves_more_than_can_be_taken_back(fixture: &Value) -> bool {
-    let is_about_a_way = |step: &Value| {
-        let frame = step["hex"].as_str().and_then(|hex| from_hex(hex).ok()).unwrap_or_default();
-        let protocol = match frame.get(14).map(|first| first >> 4) {
-            Some(4) => frame.get(23),
-            _ => frame.get(20),
-        };
-        step["at"] == "server" && matches!(protocol, Some(1 | 58))
-    };
     let is_setting =
         |line: &Value| line.as_str().is_some_and(|line| line.split_whitespace().any(|word| word == "--set"));
     let steps = list(fixture, "steps");
     let mut lines = list(fixture, "setup").iter().chain(steps.iter().map(|step| &step["run"]));
-    lines.any(is_setting) || steps.iter().any(is_about_a_way)
+    lines.any(is_setting) || steps.iter().any(|step| step["at"] == "server" && says_too_big(step))
+}
+
+/// Is its frame an ICMP error that says what a way takes?
+fn says_too_big(step: &Value) -> bool {
+    let frame = step["hex"].as_str().and_then(|hex| from_hex(hex).ok()).unwrap_or_default();
+    match frame.get(14).map(|first| (first >> 4, usize::from(first & 0xf) * 4)) {
+        Some((4, header)) => {
+            frame.get(23) == Some(&1) && frame.get(14 + header..16 + header) == Some(&[3, 4])
+        }
+        Some((6, _)) => frame.get(20) == Some(&58) && frame.get(54) == Some(&2),
+        _ => false,
+    }
 }
 
 impl Stage for Live<'_> {
