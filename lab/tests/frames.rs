@@ -1,12 +1,13 @@
 //! Recorded frames of kernel IPVS through the XDP program: they leave as they left the kernel.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xlvs_lab::frames::compare::{Difference, difference};
 use xlvs_lab::frames::{fixtures, live};
+use xlvs_lab::play::read;
 
 const GROUPS: [&str; 8] = ["forward", "edges", "icmp", "fragments", "refused", "sctp-esp", "reuse", "misc"];
 
@@ -21,8 +22,7 @@ fn recorded_frames_leave_the_program_as_they_left_the_kernel() -> Result<()> {
     let only = GROUPS.iter().find(|group| all.as_deref() == Some(*group));
     let (mut names, mut chosen) = (Vec::new(), Vec::new());
     for group in GROUPS.iter().filter(|group| only.is_none_or(|only| only == *group)) {
-        let file = serde_json::from_str(&recorded(&format!("{group}.json"))?)?;
-        for fixture in fixtures(file)?.into_iter().step_by(every) {
+        for fixture in fixtures(read(&place(&format!("{group}.json")))?)?.into_iter().step_by(every) {
             names.push(format!("{group}/{}", fixture["name"].as_str().context("a fixture has a name")?));
             chosen.push(fixture);
         }
@@ -73,6 +73,9 @@ fn names(list: &str) -> BTreeSet<String> {
 }
 
 fn recorded(name: &str) -> Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracle/packets").join(name);
-    std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    std::fs::read_to_string(place(name)).with_context(|| format!("read {name}"))
+}
+
+fn place(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracle/packets").join(name)
 }

@@ -14,6 +14,7 @@ use super::raw::Ends;
 use super::site::{self, Site};
 use super::{Command, Seen, Side, Stage, fixtures, from_hex, list};
 use crate::director::Director;
+use crate::play::read;
 
 /// How long frames are waited for; the recorder's patience was the same.
 const SOON: Duration = Duration::from_millis(25);
@@ -32,9 +33,7 @@ pub fn play(
     xlvs_bin: &Path,
     out: &mut dyn Write,
 ) -> Result<usize> {
-    let bytes = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let value = serde_json::from_str(&bytes).with_context(|| format!("{} is no JSON", file.display()))?;
-    let mut all = fixtures(value).with_context(|| file.display().to_string())?;
+    let mut all = fixtures(read(file)?).with_context(|| file.display().to_string())?;
     all.retain(|fixture| wanted(fixture["name"].as_str().unwrap_or_default()));
     play_all(&all, xlvs_bin, |line| {
         writeln!(out, "{line}")?;
@@ -105,10 +104,7 @@ impl<'a> Live<'a> {
             self.is_rebuilt = false;
         }
         if self.is_spent || !self.is_emptied()? {
-            self.director.stop()?;
-            let unloaded = self.director.unload()?;
-            ensure!(unloaded.code == Some(0), "xlvs unload: {}", unloaded.err.trim());
-            self.director.restart()?;
+            self.director.renew()?;
             self.tuned.clear();
             self.marks.clear();
             self.is_spent = false;
