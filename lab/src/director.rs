@@ -206,6 +206,14 @@ impl<'a> Director<'a> {
         Ok(())
     }
 
+    /// Ends the daemon, has it forget everything, and starts it again.
+    pub(crate) fn renew(&mut self) -> Result<()> {
+        self.stop()?;
+        let unloaded = self.unload()?;
+        ensure!(unloaded.code == Some(0), "xlvs unload: {}", unloaded.err.trim());
+        self.restart()
+    }
+
     /// Removes all pins of a daemon that does not run.
     pub fn unload(&self) -> Result<Reply> {
         let (run_dir, bpffs) = (self.run_dir(), self.bpffs());

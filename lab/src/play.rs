@@ -62,11 +62,15 @@ fn servers(cases: &[Value]) -> Result<u8> {
     Ok(u8::try_from(most).context("the lab has room for 240 servers")?.max(SERVERS))
 }
 
+/// What a file of recordings holds.
+pub fn read(file: &Path) -> Result<Value> {
+    let bytes = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    serde_json::from_str(&bytes).with_context(|| format!("{} is no JSON", file.display()))
+}
+
 /// One case, or an object with a list of them.
 fn read_cases(file: &Path) -> Result<Vec<Value>> {
-    let bytes = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let mut value: Value =
-        serde_json::from_str(&bytes).with_context(|| format!("{} is no JSON", file.display()))?;
+    let mut value = read(file)?;
     match value.get_mut("cases").map(Value::take) {
         Some(Value::Array(cases)) => Ok(cases),
         Some(_) => anyhow::bail!("{}: `cases` is no list", file.display()),
@@ -108,10 +112,7 @@ impl<'a> Stage<'a> {
             seen.push(format!("mark {}", case["fwmark"]));
         }
         if seen.iter().any(|what| self.used.contains(what)) || self.used.contains(SETTINGS) {
-            self.director.stop()?;
-            let unloaded = self.director.unload()?;
-            ensure!(unloaded.code == Some(0), "xlvs unload: {}", unloaded.err.trim());
-            self.director.restart()?;
+            self.director.renew()?;
             self.used.clear();
         }
         self.used.extend(seen);

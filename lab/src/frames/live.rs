@@ -14,6 +14,7 @@ use super::raw::Ends;
 use super::site::{self, Site};
 use super::{Command, Seen, Side, Stage, fixtures, from_hex, list};
 use crate::director::Director;
+use crate::play::read;
 
 /// How long frames are waited for; the recorder's patience was the same.
 const SOON: Duration = Duration::from_millis(25);
@@ -32,9 +33,7 @@ pub fn play(
     xlvs_bin: &Path,
     out: &mut dyn Write,
 ) -> Result<usize> {
-    let bytes = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let value = serde_json::from_str(&bytes).with_context(|| format!("{} is no JSON", file.display()))?;
-    let mut all = fixtures(value).with_context(|| file.display().to_string())?;
+    let mut all = fixtures(read(file)?).with_context(|| file.display().to_string())?;
     all.retain(|fixture| wanted(fixture["name"].as_str().unwrap_or_default()));
     play_all(&all, xlvs_bin, |line| {
         writeln!(out, "{line}")?;
@@ -105,10 +104,7 @@ impl<'a> Live<'a> {
             self.is_rebuilt = false;
         }
         if self.is_spent || !self.is_emptied()? {
-            self.director.stop()?;
-            let unloaded = self.director.unload()?;
-            ensure!(unloaded.code == Some(0), "xlvs unload: {}", unloaded.err.trim());
-            self.director.restart()?;
+            self.director.renew()?;
             self.tuned.clear();
             self.marks.clear();
             self.is_spent = false;
@@ -137,21 +133,25 @@ impl<'a> Live<'a> {
     }
 }
 
-/// What the daemon learns of ways from ICMP it believes for minutes, and timeouts stay as they were set.
+/// What ways are said to take the daemon believes for minutes, and timeouts stay as they were set.
 fn leaves_more_than_can_be_taken_back(fixture: &Value) -> bool {
-    let is_about_a_way = |step: &Value| {
-        let frame = step["hex"].as_str().and_then(|hex| from_hex(hex).ok()).unwrap_or_default();
-        let protocol = match frame.get(14).map(|first| first >> 4) {
-            Some(4) => frame.get(23),
-            _ => frame.get(20),
-        };
-        step["at"] == "server" && matches!(protocol, Some(1 | 58))
-    };
     let is_setting =
         |line: &Value| line.as_str().is_some_and(|line| line.split_whitespace().any(|word| word == "--set"));
     let steps = list(fixture, "steps");
     let mut lines = list(fixture, "setup").iter().chain(steps.iter().map(|step| &step["run"]));
-    lines.any(is_setting) || steps.iter().any(is_about_a_way)
+    lines.any(is_setting) || steps.iter().any(|step| step["at"] == "server" && says_too_big(step))
+}
+
+/// Is its frame an ICMP error that says what a way takes?
+fn says_too_big(step: &Value) -> bool {
+    let frame = step["hex"].as_str().and_then(|hex| from_hex(hex).ok()).unwrap_or_default();
+    match frame.get(14).map(|first| (first >> 4, usize::from(first & 0xf) * 4)) {
+        Some((4, header)) => {
+            frame.get(23) == Some(&1) && frame.get(14 + header..16 + header) == Some(&[3, 4])
+        }
+        Some((6, _)) => frame.get(20) == Some(&58) && frame.get(54) == Some(&2),
+        _ => false,
+    }
 }
 
 impl Stage for Live<'_> {

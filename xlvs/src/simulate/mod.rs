@@ -73,8 +73,7 @@ pub fn exit_code(failed: usize) -> ExitCode {
 /// `name` and `error`. Returns how many could
 /// not be played.
 fn play_file(file: &Path, packets: bool, only: Option<&Regex>, out: &mut impl Write) -> Result<usize> {
-    let bytes = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let value = serde_json::from_str(&bytes).with_context(|| format!("{} is no JSON", file.display()))?;
+    let value = xlvs_lab::play::read(file)?;
     let cases = if packets { xlvs_lab::frames::fixtures(value) } else { player::cases(value) };
     let play = if packets { frames::play } else { player::play };
     let cases = cases.with_context(|| format!("{}", file.display()))?;
