@@ -48,7 +48,7 @@ pub enum XdpError {
     #[error("this xlvs was built without its eBPF object; build it with `cargo xtask build`")]
     NoObject,
     /// The kernel is older than what is needed.
-    #[error("this kernel is {found}; xlvs needs Linux 6.1 or later")]
+    #[error("this kernel is {found}; xlvs needs Linux 6.12 or later")]
     OldKernel {
         /// Its release.
         found: String,
@@ -81,7 +81,7 @@ pub enum XdpError {
     },
     /// The kernel refused the object.
     #[error(
-        "the kernel refused the eBPF program: {0}; is it 6.1 or later, with BTF and BPF JIT, and are you root?"
+        "the kernel refused the eBPF program: {0}; is it 6.12 or later, with BTF and BPF JIT, and are you root?"
     )]
     Load(String),
     /// No such interface.
@@ -483,7 +483,7 @@ fn check_kernel() -> Result<(), XdpError> {
         nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < (6, 1) { Err(XdpError::OldKernel { found: release }) } else { Ok(()) }
+    if version < (6, 12) { Err(XdpError::OldKernel { found: release }) } else { Ok(()) }
 }
 
 fn load_object(pins: &Pins, sizes: &Sizes) -> Result<Ebpf, XdpError> {

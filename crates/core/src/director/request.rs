@@ -292,7 +292,7 @@ fn forward<F: Family<K>, P: Packet, E: Env, const K: usize>(
 }
 
 /// The sending itself, in a function with a stack frame of its own: what it needs is not needed while a server is chosen,
-/// and 512 bytes (on Linux 6.1 rounded up call by call) must do for all that is. Returns a packed [`Sent`].
+/// and 512 bytes (rounded up call by call) must do for all that is. Returns a packed [`Sent`].
 #[inline(never)]
 fn send_packed<F: Family<K>, P: Packet, E: Env, const K: usize>(
     packet: &mut P,
