@@ -33,7 +33,7 @@ pub struct Options {
     /// How the program is attached.
     #[arg(long, value_enum, default_value = "auto")]
     pub xdp_mode: XdpMode,
-    /// Connections. The table refuses none up to there; a few in a thousand from there to a seventh more.
+    /// Connections. The table refuses hardly any up to there (about one in a million); a few in a thousand from there to a seventh more.
     #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1000..=20_000_000))]
     pub max_conns: u32,
     /// IPv6 connections, likewise; a quarter of the others unless told.
