@@ -13,6 +13,7 @@ use xlvs_core::conn::table::{New, Probe, Refused, packed};
 use xlvs_core::conn::{Bucket, Memory, SlotId};
 use xlvs_core::env::{Env, Route, RouteQuery, Step};
 use xlvs_core::marks::Rule;
+use xlvs_core::options::Progress;
 use xlvs_core::persist;
 use xlvs_core::sched::{Choice, Question};
 use xlvs_core::sched::affinity::{self, Set};
@@ -279,6 +280,11 @@ impl Env for KernelEnv {
     #[inline(always)]
     fn affinity(&self) -> &Affinity {
         &Affinity
+    }
+
+    #[inline(always)]
+    fn options_progress(&self) -> Option<&Progress> {
+        handed().map(|handed| &handed.options_progress)
     }
 
     #[inline(always)]

@@ -7,6 +7,7 @@ use xlvs_core::config::Config;
 use xlvs_core::conn::Bucket;
 use xlvs_core::director::Stage;
 use xlvs_core::marks::{self, Rule};
+use xlvs_core::options::Progress;
 use xlvs_core::sched::affinity::{self, Set};
 use xlvs_core::sched::choices::Choices;
 use xlvs_core::server::Server;
@@ -70,6 +71,8 @@ pub static STAGES: ProgramArray = ProgramArray::pinned(Stage::COUNT, 0);
 pub struct Handed {
     /// A key.
     pub key: [Cell64; 5],
+    /// How far a loop has come.
+    pub options_progress: Progress,
 }
 
 macro_rules! constants {

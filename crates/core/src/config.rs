@@ -1,6 +1,7 @@
 //! What the daemon tells the data plane as a whole: one record, shared, changed word by word while packets flow.
 
 use crate::cell::{Cell32, Cell64};
+use crate::conn::word::Tick;
 use crate::sctp::state::SctpState;
 use crate::state::TcpState;
 use crate::wire::AddrV6;
@@ -21,8 +22,10 @@ pub mod class {
     pub const FREE: u8 = 48;
 }
 
+const MILLISECONDS_A_DAY: u64 = 86_400_000;
+
 /// Ticks of a day.
-const DAY: u32 = 86_400 * crate::conn::word::Tick::PER_SECOND;
+const DAY: u32 = 86_400 * Tick::PER_SECOND;
 
 /// Bits of an address filter: a set of addresses that may say "perhaps" but never a wrong "no".
 pub const FILTER_WORDS: usize = 1024;
@@ -103,8 +106,8 @@ pub struct Config {
     pub drop_rate: Cell32,
     /// Counts packets towards `drop_rate`.
     pub drop_counter: Cell32,
-    /// Keeps what follows aligned.
-    pub reserved: Cell32,
+    /// Milliseconds since midnight, universal time, that it was at tick 0.
+    pub midnight: Cell32,
     /// `lblc_expiration` in ticks.
     pub lblc_expiration: Cell32,
     /// `lblcr_expiration` in ticks.
@@ -170,9 +173,22 @@ impl Config {
         }
     }
 
+    /// Milliseconds since midnight, universal time, to a quarter of a second.
+    #[inline(always)]
+    pub fn milliseconds_of_day(&self, now: Tick) -> u32 {
+        let since_tick_0 = now.count() as u64 * (1000 / Tick::PER_SECOND as u64);
+        ((self.midnight.load() as u64 + since_tick_0) % MILLISECONDS_A_DAY) as u32
+    }
+
+    /// Says what time it is, in milliseconds since a midnight.
+    pub fn set_time(&self, now: Tick, milliseconds: u64) {
+        let since_tick_0 = u64::from(now.count()) * (1000 / u64::from(Tick::PER_SECOND));
+        let short = since_tick_0 % MILLISECONDS_A_DAY;
+        self.midnight.store(((milliseconds + MILLISECONDS_A_DAY - short) % MILLISECONDS_A_DAY) as u32);
+    }
+
     /// Writes LVS's defaults into a record of zeros.
     pub fn set_defaults(&self, seed: u64) {
-        use crate::conn::word::Tick;
         for state in TcpState::ALL {
             let class = class::TCP + state as u8;
             self.ticks[class as usize].store(state.timeout() * Tick::PER_SECOND);

@@ -9,6 +9,7 @@ use crate::conn::table::Memory;
 use crate::conn::word::Tick;
 use crate::family;
 use crate::marks::Rule;
+use crate::options::Progress;
 use crate::persist;
 use crate::sched::affinity::{self, Set};
 use crate::sched::choices::Choices;
@@ -51,6 +52,8 @@ pub trait Env {
 
     /// The destination caches of all lblc and lblcr services.
     fn affinity(&self) -> &Self::Affinity;
+    /// This processor's memory for the walk through a packet's options.
+    fn options_progress(&self) -> Option<&Progress>;
     /// The further servers of the destination that lies in this slot of the caches.
     fn set(&self, slot: u32) -> Option<&Set>;
     /// Does [`sched::choose`]; in the kernel in a function that the verifier looks at by itself, once.

@@ -11,6 +11,7 @@ use crate::forward::nat::End;
 use crate::forward::{Hindrance, v4, v6};
 use crate::icmp::quote::Quote;
 use crate::icmp::{self, Complaint};
+use crate::options;
 use crate::packet::Packet;
 use crate::parse::{self, Net};
 use crate::persist::{Asked, Outcome};
@@ -71,6 +72,15 @@ pub trait Family<const K: usize>: Sized {
     fn is_source(src: Self::Addr, dst: Self::Addr) -> bool;
     /// Is the network header's checksum right, where there is one?
     fn is_whole<P: Packet>(packet: &P, net: &Net<Self::Addr>) -> bool;
+    /// May a packet with these options be sent on? `Err`: why the stack gets it.
+    fn check_options<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<(), PassReason>;
+    /// Does what the packet's options ask of a router that has this address, at this time ([`crate::options`]).
+    fn fill_in_options<P: Packet, E: Env>(
+        packet: &mut P,
+        env: &E,
+        own: Self::Addr,
+        time: u32,
+    ) -> Result<(), DropReason>;
     /// What a packet must satisfy to be sent to this server by this method, and where it goes then.
     fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance>;
     /// The same for the way to a client.
@@ -250,6 +260,21 @@ impl Family<{ key::V4 }> for V4 {
     #[inline(always)]
     fn is_whole<P: Packet>(packet: &P, net: &Net<[u8; 4]>) -> bool {
         parse::checksum_holds_v4(packet, net)
+    }
+
+    #[inline(always)]
+    fn check_options<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<(), PassReason> {
+        options::check(packet, env)
+    }
+
+    #[inline(always)]
+    fn fill_in_options<P: Packet, E: Env>(
+        packet: &mut P,
+        env: &E,
+        own: [u8; 4],
+        time: u32,
+    ) -> Result<(), DropReason> {
+        options::fill_in(packet, env, own, time)
     }
 
     #[inline(always)]
@@ -444,6 +469,22 @@ impl Family<{ key::V6 }> for V6 {
     #[inline(always)]
     fn is_whole<P: Packet>(_packet: &P, _net: &Net<AddrV6>) -> bool {
         true
+    }
+
+    #[inline(always)]
+    fn check_options<P: Packet, E: Env>(_packet: &mut P, _env: &E) -> Result<(), PassReason> {
+        Ok(())
+    }
+
+    /// Those of IPv6 ask nothing of routers that they must do.
+    #[inline(always)]
+    fn fill_in_options<P: Packet, E: Env>(
+        _packet: &mut P,
+        _env: &E,
+        _own: AddrV6,
+        _time: u32,
+    ) -> Result<(), DropReason> {
+        Ok(())
     }
 
     #[inline(always)]

@@ -23,6 +23,7 @@ pub mod forward;
 pub mod icmp;
 pub mod marks;
 pub mod method;
+pub mod options;
 pub mod packet;
 pub mod parse;
 pub mod persist;

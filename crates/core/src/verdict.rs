@@ -101,6 +101,8 @@ reasons! {
         FtpData = 13, "ftp_data", "a packet from port 20 opens no connection: it is taken for a real server's FTP data";
         /// From an address that no host has, or from the very address that it is for.
         Source = 15, "source", "the packet's source is no host's address: the stack drops such packets";
+        /// A source route, or a security label.
+        Options = 16, "options", "the packet's IP options are for the stack: a source route or a security label";
         /// The data plane has no configuration yet.
         Unconfigured = 11, "unconfigured", "the data plane is not configured";
     }

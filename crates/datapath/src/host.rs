@@ -8,6 +8,7 @@ use xlvs_core::conn::word::Tick;
 use xlvs_core::env::{Env, Route, RouteQuery, Step};
 use xlvs_core::expire;
 use xlvs_core::marks::Rule;
+use xlvs_core::options::Progress;
 use xlvs_core::sched::affinity::{self, Set};
 use xlvs_core::sched::choices::Choices;
 use xlvs_core::server::Server;
@@ -46,6 +47,7 @@ pub struct HostEnv<'t> {
     now: Cell<u32>,
     ingress: Cell<u32>,
     random: Cell<u64>,
+    options_progress: Progress,
     routes: RefCell<Routes<'t>>,
     /// Addresses whose neighbours were asked for.
     pub wanted: RefCell<Vec<IpAddr>>,
@@ -69,6 +71,7 @@ impl<'t> HostEnv<'t> {
             now: Cell::new(0),
             ingress: Cell::new(1),
             random: Cell::new(0x9e37_79b9_7f4a_7c15),
+            options_progress: Progress::default(),
             routes: RefCell::new(Box::new(|_| Route::None)),
             wanted: RefCell::default(),
             path_mtus: RefCell::default(),
@@ -141,6 +144,10 @@ impl<'t> Env for HostEnv<'t> {
 
     fn affinity(&self) -> &Self::Affinity {
         &self.affinity
+    }
+
+    fn options_progress(&self) -> Option<&Progress> {
+        Some(&self.options_progress)
     }
 
     fn set(&self, slot: u32) -> Option<&Set> {

@@ -13,6 +13,7 @@ use xlvs_core::director;
 use xlvs_core::env::{Env, Route, RouteQuery, Step};
 use xlvs_core::family::{self, Ends, Family};
 use xlvs_core::marks::Rule;
+use xlvs_core::options::Progress;
 use xlvs_core::packet::Frame;
 use xlvs_core::sched::affinity::{self, Set};
 use xlvs_core::sched::choices::Choices;
@@ -95,6 +96,7 @@ pub struct Rehearsal<'t> {
     stats: Overlay<'t, Stats>,
     counters: Overlay<'t, Counters>,
     random: Cell<u64>,
+    options_progress: Progress,
     asked: Cell<Option<Asked>>,
     routed: Cell<bool>,
 }
@@ -122,6 +124,7 @@ impl<'t> Rehearsal<'t> {
             stats: Overlay::over(&tables.stats),
             counters: Overlay::over(&tables.counters),
             random: Cell::new(seed | 1),
+            options_progress: Progress::default(),
             asked: Cell::new(None),
             routed: Cell::new(false),
         }
@@ -214,6 +217,10 @@ impl<'t> Env for Rehearsal<'t> {
 
     fn affinity(&self) -> &Self::Affinity {
         &self.affinity
+    }
+
+    fn options_progress(&self) -> Option<&Progress> {
+        Some(&self.options_progress)
     }
 
     fn set(&self, slot: u32) -> Option<&Set> {

@@ -268,13 +268,40 @@ fn with_ip(
     ip.extend([ttl, protocol, 0, 0]);
     ip.extend(src);
     ip.extend(dst);
-    ip.extend((0..options).map(|_| 1));
+    ip.extend(random_options(random, options));
     let sum = !one_complement(&[&ip]);
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
     let mut frame = vec![2, 0, 0, 0, 0, 0xfe, 2, 0, 0, 0, 0, 1, 8, 0];
     frame.extend(ip);
     frame.extend(l4);
     frame
+}
+
+/// So many bytes of IPv4 options: more or less sound ones, and what a router makes of them.
+fn random_options(random: &mut Random, room: usize) -> Vec<u8> {
+    let mut options = Vec::new();
+    while options.len() < room {
+        let left = room - options.len();
+        let kind = random.of(&[1, 1, 1, 7, 7, 7, 68, 68, 68, 0, 148, 131, 137, 134, 25]);
+        if kind < 2 || left < 4 {
+            options.push(kind.min(1));
+            continue;
+        }
+        let any = random.below(left as u64 + 2) as usize;
+        let length = random.of(&[left, left, 4.min(left), any]);
+        let mut option = vec![0; length.max(2)];
+        (option[0], option[1]) = (kind, length as u8);
+        if let Some(pointer) = option.get_mut(2) {
+            let any = random.next() as u8;
+            *pointer = random.of(&[4, 5, 5, 8, 9, 12, length as u8 + 1, any]);
+        }
+        if let Some(what) = option.get_mut(3) {
+            *what = random.of(&[0, 1, 3, 0xf0, 0x20, 2]);
+        }
+        options.extend(option);
+    }
+    options.truncate(room);
+    options
 }
 
 fn build_l4(random: &mut Random, ports: (u16, u16), protocol: u8, flags: u8, payload: usize) -> Vec<u8> {

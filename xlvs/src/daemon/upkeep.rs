@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::unix::AsyncFd;
 use tokio::time::{MissedTickBehavior, interval};
@@ -41,6 +41,7 @@ pub async fn run(daemon: Rc<Daemon>) {
     loop {
         tokio::select! {
             _ = sweep.tick() => {
+                tell_time(&daemon);
                 defend(&daemon, &mut drop_entry);
                 sweep_once(&daemon).await;
             }
@@ -92,6 +93,13 @@ async fn sweep_once(daemon: &Daemon) {
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// The time of day, which timestamp options ask for.
+fn tell_time(daemon: &Daemon) {
+    let Ok(now) = daemon.xdp.borrow().now() else { return };
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    daemon.engine.borrow().tables().config().set_time(now, since_epoch.as_millis() as u64);
 }
 
 /// LVS's defences, which the kernel looks after once a second too.

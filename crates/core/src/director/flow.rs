@@ -13,7 +13,7 @@ use crate::parse::{self, Net, Transport};
 use crate::persist;
 use crate::sctp::state::Event;
 use crate::service::Service;
-use crate::verdict::PassReason;
+use crate::verdict::{DropReason, PassReason};
 use crate::wire::{ip_protocol, tcp_flag};
 
 /// Whom the filters recognise in a packet: they tell before any look-up whether it can be ours at all.
@@ -73,11 +73,22 @@ impl<'e, F: Family<K>, const K: usize> Flow<'e, F, K> {
 
     /// Reads a packet that may be ours. `Err`: why the stack gets it.
     #[inline(always)]
-    pub fn read<P: Packet>(&mut self, packet: &mut P) -> Result<(), PassReason> {
+    pub fn read<P: Packet, E: Env>(&mut self, packet: &mut P, env: &E) -> Result<(), PassReason> {
         match PassReason::from_u8(read_packed(packet, self)) {
-            None => Ok(()),
+            None => F::check_options(packet, env),
             Some(reason) => Err(reason),
         }
+    }
+
+    /// Does what the packet's options ask of a router with this address.
+    #[inline(always)]
+    pub fn fill_in_options<P: Packet, E: Env>(
+        &self,
+        packet: &mut P,
+        env: &E,
+        own: F::Addr,
+    ) -> Result<(), DropReason> {
+        F::fill_in_options(packet, env, own, self.config.milliseconds_of_day(self.now))
     }
 
     /// Reads the rest of a packet that may be ours. `Err`: why the stack gets it.

@@ -159,7 +159,7 @@ pub fn reply<F: Family<K>, P: Packet, E: Env, const K: usize>(
 ) -> Result<Verdict, Stage> {
     let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
     let mut flow = Flow::<F, K>::blank(config, env.now());
-    let verdict = match flow.read(packet) {
+    let verdict = match flow.read(packet, env) {
         Ok(()) => match reply::from_inside(packet, env, &flow)? {
             Ok(verdict) => verdict,
             Err(answer) => answer::answer(packet, env, &flow, &answer),
@@ -174,7 +174,7 @@ pub fn reply<F: Family<K>, P: Packet, E: Env, const K: usize>(
 pub fn request<F: Family<K>, P: Packet, E: Env, const K: usize>(packet: &mut P, env: &E) -> Verdict {
     let Some(config) = env.config() else { return Verdict::Pass(PassReason::Unconfigured) };
     let mut flow = Flow::<F, K>::blank(config, env.now());
-    let verdict = match flow.read(packet) {
+    let verdict = match flow.read(packet, env) {
         Ok(()) => match request::request(packet, env, &flow) {
             Ok(verdict) => verdict,
             Err(answer) => answer::answer(packet, env, &flow, &answer),

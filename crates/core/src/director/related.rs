@@ -35,7 +35,7 @@ pub fn v4<P: Packet, E: Env>(
     flow: &mut Flow<'_, V4, { key::V4 }>,
 ) -> Result<Verdict, Stage> {
     let mut quote = Quote::blank(V4::NOWHERE);
-    if let Err(reason) = read(packet, flow, &mut quote) {
+    if let Err(reason) = read(packet, env, flow, &mut quote) {
         return Ok(Verdict::Pass(reason));
     }
     let verdict = follow(packet, env, flow, &mut quote)?;
@@ -50,7 +50,7 @@ pub fn v6<P: Packet, E: Env>(
     flow: &mut Flow<'_, V6, { key::V6 }>,
 ) -> Result<Verdict, Stage> {
     let mut quote = Quote::blank(V6::NOWHERE);
-    if let Err(reason) = read(packet, flow, &mut quote) {
+    if let Err(reason) = read(packet, env, flow, &mut quote) {
         return Ok(Verdict::Pass(reason));
     }
     let verdict = follow(packet, env, flow, &mut quote)?;
@@ -59,13 +59,14 @@ pub fn v6<P: Packet, E: Env>(
 
 /// Reads the error and what it is about. `Err`: it is none, and the stack gets it.
 #[inline(always)]
-fn read<F: Family<K>, P: Packet, const K: usize>(
+fn read<F: Family<K>, P: Packet, E: Env, const K: usize>(
     packet: &mut P,
+    env: &E,
     flow: &mut Flow<'_, F, K>,
     quote: &mut Quote<F::Addr>,
 ) -> Result<(), PassReason> {
-    match flow.read(packet) {
-        Err(PassReason::Icmp) => {}
+    match flow.read(packet, env) {
+        Err(PassReason::Icmp) => F::check_options(packet, env)?,
         Err(reason) => return Err(reason),
         Ok(()) => return Err(PassReason::Protocol),
     }
@@ -128,7 +129,7 @@ pub fn hear<F: Family<K>, P: Packet, E: Env, const K: usize>(
     env: &E,
     heard_of: &mut Flow<'_, F, K>,
 ) -> Result<Verdict, Stage> {
-    if !is_heard(packet, heard_of) {
+    if !is_heard(packet, env, heard_of) {
         return Ok(Verdict::Pass(PassReason::Icmp));
     }
     match attempt(env, heard_of).unpack() {
@@ -142,9 +143,13 @@ pub fn hear<F: Family<K>, P: Packet, E: Env, const K: usize>(
 
 /// Makes of an error the packet of the client that its answer was for. A function with a stack frame of its own.
 #[inline(never)]
-fn is_heard<F: Family<K>, P: Packet, const K: usize>(packet: &mut P, heard_of: &mut Flow<'_, F, K>) -> bool {
+fn is_heard<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    heard_of: &mut Flow<'_, F, K>,
+) -> bool {
     let mut quote = Quote::blank(F::NOWHERE);
-    if read(packet, heard_of, &mut quote).is_err() {
+    if read(packet, env, heard_of, &mut quote).is_err() {
         return false;
     }
     heard_of.is_hearsay = true;
@@ -217,6 +222,7 @@ fn hand_on<F: Family<K>, P: Packet, E: Env, const K: usize>(
     if entry.method() == Method::Masquerade as u8 && !is_sound(packet, env, flow) {
         return Err(DropReason::IcmpChecksum.into());
     }
+    flow.fill_in_options(packet, env, flow.net.dst)?;
     let hop = F::prepare(packet, server, entry.method())?;
     let about = About { net: &flow.net, quote };
     Ok(forward::error_to_server::<F, P, E, K>(packet, env, &about, server, entry, &hop)?)
@@ -291,7 +297,9 @@ fn send_to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
         }
         Ok(route) => {
             let about = About { net: &flow.net, quote };
-            forward::error_to_client::<F, P, E, K>(packet, env, &about, virt, &route).map_err(Hindrance::Drop)
+            flow.fill_in_options(packet, env, virt.to)
+                .and_then(|()| forward::error_to_client::<F, P, E, K>(packet, env, &about, virt, &route))
+                .map_err(Hindrance::Drop)
         }
         Err(hindrance) => Err(hindrance),
     };

@@ -167,7 +167,9 @@ fn send_to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
         Ok(route) => {
             let sum =
                 Unfinished { is_unsummed: flow.is_unsummed(), is_ported: virt.to_port != flow.transport.src };
-            let sent = forward::to_client::<F, P, E, K>(packet, env, &flow.net, virt, &route);
+            let sent = flow
+                .fill_in_options(packet, env, virt.to)
+                .and_then(|()| forward::to_client::<F, P, E, K>(packet, env, &flow.net, virt, &route));
             sent.and_then(|verdict| nat::finish::<F, P, E, K>(packet, env, &flow.net, sum).map(|()| verdict))
                 .map_err(Hindrance::Drop)
         }

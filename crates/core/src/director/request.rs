@@ -314,6 +314,7 @@ fn send<F: Family<K>, P: Packet, E: Env, const K: usize>(
     if server.flags() & server::flag::LOCAL != 0 {
         return Ok(Verdict::Pass(PassReason::Local));
     }
+    flow.fill_in_options(packet, env, flow.net.dst)?;
     match F::prepare(packet, server, entry.method()) {
         Ok(hop) => {
             let verdict = forward::to_server::<F, P, E, K>(packet, env, &flow.net, server, entry, &hop)?;
