@@ -24,6 +24,7 @@ pub fn facts(harness: &mut Harness) -> Result<Vec<Fact>> {
     let lab = Lab::two_network(1)?;
     let mut facts = configuration(&lab).context("a large configuration")?;
     facts.push(idle(&lab, harness).context("the idle daemon")?);
+    facts.extend(listing(&lab, harness).context("a long listing")?);
     Ok(facts)
 }
 
@@ -114,25 +115,63 @@ fn change_weights(director: &Director) -> Result<Duration> {
 
 /// What the daemon takes of a processor while a million connections lie there.
 fn idle(lab: &Lab, harness: &mut Harness) -> Result<Fact> {
-    const CONNS: u32 = 1_000_000;
     const WATCHED: Duration = Duration::from_secs(10);
-    let mut director = Director::prepare(lab, &binary()?)?.with_options(&["--max-conns", "1000000"]);
-    director.restart()?;
-    let service = format!("{}:{}", VIPS[0], port::DIRECT);
-    director.must(&format!("-A -u {service} -s rr"))?;
-    director.must(&format!("-a -u {service} -r {} -g", lab.servers[0].address))?;
-    for (number, frame) in (0..CONNS).zip(harness.frames(SHORT).chunks_exact_mut(SHORT)) {
-        let to = (VIPS[0], port::DIRECT);
-        Frame { from: client(false, number), to, payload: Payload::Udp }.write(frame);
-    }
-    harness.run(&attached(&lab.director, "l0")?, SHORT, CONNS, CONNS)?;
-    let held: u32 = held(&director)?;
-    ensure!(held > CONNS / 100 * 99, "{held} connections are held");
+    let director = crowded(lab, harness, 1)?;
     let pid = director.pid().context("the daemon runs")?;
     let before = processor_time(pid)?;
     std::thread::sleep(WATCHED);
     let share = (processor_time(pid)? - before).as_secs_f64() / WATCHED.as_secs_f64() * 100.0;
     Ok(fact("the idle daemon, 1 M connections", share, "% of one core"))
+}
+
+/// `ipvsadm -Lnc` of five million connections, in a shell that may have 256 MB of addresses.
+fn listing(lab: &Lab, harness: &mut Harness) -> Result<Vec<Fact>> {
+    let director = crowded(lab, harness, 5)?;
+    let status =
+        Path::new("/proc").join(director.pid().context("the daemon runs")?.to_string()).join("status");
+    let before = peak_memory(&status)?;
+    let begun = Instant::now();
+    let lines = director.shell("ulimit -v 262144; ipvsadm -Lnc | wc -l")?;
+    let took = begun.elapsed();
+    let listed: u32 = lines.out.trim().parse().with_context(|| format!("{}{}", lines.out, lines.err))?;
+    ensure!(listed > 5 * MILLION / 100 * 99, "{listed} lines are listed: {}", lines.err);
+    let grown = peak_memory(&status)?.saturating_sub(before);
+    Ok(vec![
+        fact("5 M connections listed by `ipvsadm -Lnc`", took.as_secs_f64(), "s, in less than 256 MB"),
+        fact("the daemon's memory meanwhile", grown as f64 / 1024.0, "MiB more"),
+    ])
+}
+
+const MILLION: u32 = 1_000_000;
+
+/// A director with so many million connections.
+fn crowded<'lab>(lab: &'lab Lab, harness: &mut Harness, millions: u32) -> Result<Director<'lab>> {
+    let room = (millions * MILLION).to_string();
+    let mut director = Director::prepare(lab, &binary()?)?.with_options(&["--max-conns", &room]);
+    director.restart()?;
+    let service = format!("{}:{}", VIPS[0], port::DIRECT);
+    director.must(&format!("-A -u {service} -s rr"))?;
+    director.must(&format!("-a -u {service} -r {} -g", lab.servers[0].address))?;
+    let program = attached(&lab.director, "l0")?;
+    for first in (0..millions).map(|million| million * MILLION) {
+        let frames = harness.frames(SHORT).chunks_exact_mut(SHORT);
+        for (number, frame) in (first..first + MILLION).zip(frames) {
+            let to = (VIPS[0], port::DIRECT);
+            Frame { from: client(false, number), to, payload: Payload::Udp }.write(frame);
+        }
+        harness.run(&program, SHORT, MILLION, MILLION)?;
+    }
+    let held = held(&director)?;
+    ensure!(held > millions * MILLION / 100 * 99, "{held} connections are held");
+    Ok(director)
+}
+
+/// The most memory that a process has had, in KiB, from its `status` in proc(5).
+fn peak_memory(status: &Path) -> Result<u64> {
+    let text = std::fs::read_to_string(status).with_context(|| format!("read {}", status.display()))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next()).context("no VmHWM")?;
+    number.parse().context("VmHWM is no number")
 }
 
 /// How many connections the listing counts.

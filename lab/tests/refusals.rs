@@ -84,6 +84,35 @@ fn half_made_pins_are_refused_and_unload_removes_them() -> Result<()> {
 }
 
 #[test]
+fn a_state_file_of_another_version_or_damaged_is_refused_and_unload_removes_it() -> Result<()> {
+    let lab = Lab::two_network(0)?;
+    let mut director = prepared(&lab)?;
+    director.restart()?;
+    director.must("-A -t 192.0.2.9:80")?;
+    director.kill9()?;
+    let path = director.run_dir().join("state.jsonl");
+    let state = std::fs::read_to_string(&path)?;
+    let (head, rest) = state.split_once('\n').context("a state file of one line")?;
+    let mut other: serde_json::Value = serde_json::from_str(head)?;
+    other["abi"] = 1.into();
+    let damaged = state.replacen("192", "!", 1);
+    for (content, words) in [(format!("{other}\n{rest}"), "another version"), (damaged, "damaged at line 2")]
+    {
+        std::fs::write(&path, content)?;
+        says(&director.refused(&["l0", "l1"])?, &[words, "xlvs unload"])?;
+        ensure!(std::fs::exists(&path)?, "the refused state file is gone");
+    }
+    std::fs::write(&path, &state)?;
+    director.restart()?;
+    ensure!(director.must("-Ln")?.contains("192.0.2.9:80"), "the service did not come back");
+    director.stop()?;
+    std::fs::write(&path, "nonsense\n")?;
+    says(&director.refused(&["l0", "l1"])?, &["damaged at line 1", "xlvs unload"])?;
+    ensure!(director.unload()?.code == Some(0), "xlvs unload fails on a damaged state file");
+    director.restart()
+}
+
+#[test]
 fn commands_without_a_daemon_say_so() -> Result<()> {
     let lab = Lab::two_network(0)?;
     let director = prepared(&lab)?;

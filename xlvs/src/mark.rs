@@ -1,11 +1,13 @@
 //! `xlvs mark`: which packets carry which mark. Netfilter's marks are set after XDP, so the director has rules of its own.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use xlvs_model::{Change, MarkRule};
+use xlvs_model::iptables::{self, Imported, Reading};
+use xlvs_model::{Change, Family, MarkRule};
 
 use crate::client::Client;
 use crate::paths::Paths;
@@ -29,6 +31,23 @@ enum Action {
     Delete(Rule),
     /// Show the rules, as they are added.
     List,
+    /// Add the rules that mark packets in a file of `iptables-save`: all of them, or none if one cannot be taken.
+    Import(Import),
+}
+
+#[derive(Args, Clone, Debug)]
+struct Import {
+    /// The file; `-`: standard input.
+    file: PathBuf,
+    /// It is of `ip6tables-save`.
+    #[arg(long, short = '6')]
+    ipv6: bool,
+    /// Take rules of one interface (`-i`) for all interfaces of the director.
+    #[arg(long)]
+    any_interface: bool,
+    /// Show the rules, and add none.
+    #[arg(long)]
+    plan: bool,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -41,7 +60,7 @@ struct Rule {
     /// Destination port or ports (5000-5999); any unless told.
     #[arg(long, value_name = "PORT[-PORT]")]
     port: Option<String>,
-    /// tcp or udp; both unless told.
+    /// tcp, udp or sctp; all unless told.
     #[arg(long)]
     protocol: Option<String>,
     /// IPv6; needed only without an address.
@@ -51,27 +70,65 @@ struct Rule {
 
 /// Does it.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let change = match &options.action {
-        Action::Add(rule) => Some(Change::AddMark(rule.read()?)),
-        Action::Delete(rule) => Some(Change::DeleteMark(rule.read()?)),
-        Action::List => None,
-    };
-    let mut client = Client::connected(&options.paths)?;
-    if let Some(change) = change {
-        return match client.ask(&Request::Apply(vec![change]))? {
-            Answer::Done => Ok(ExitCode::SUCCESS),
-            Answer::Refused(_, why) => bail!("{why}"),
-            other => bail!("the director answered {other:?}; is it another version?"),
-        };
+    match &options.action {
+        Action::Add(rule) => apply(&options.paths, vec![Change::AddMark(rule.read()?)]),
+        Action::Delete(rule) => apply(&options.paths, vec![Change::DeleteMark(rule.read()?)]),
+        Action::List => list(&options.paths),
+        Action::Import(import) => {
+            let rules = import.read()?;
+            if import.plan {
+                return show(&rules);
+            }
+            apply(&options.paths, rules.into_iter().map(Change::AddMark).collect())
+        }
     }
-    let Answer::Model(model) = client.ask(&Request::Model)? else {
-        bail!("the director gave an answer to another question; is it another version?");
-    };
+}
+
+fn apply(paths: &Paths, changes: Vec<Change>) -> anyhow::Result<ExitCode> {
+    match Client::connected(paths)?.ask(&Request::Apply(changes))? {
+        Answer::Done => Ok(ExitCode::SUCCESS),
+        Answer::Refused(_, why) => bail!("{why}"),
+        other => bail!("the director answered {other:?}; is it another version?"),
+    }
+}
+
+fn list(paths: &Paths) -> anyhow::Result<ExitCode> {
+    match Client::connected(paths)?.ask(&Request::Model)? {
+        Answer::Model(model) => show(model.marks()),
+        _ => bail!("the director gave an answer to another question; is it another version?"),
+    }
+}
+
+fn show(rules: &[MarkRule]) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
-    for rule in model.marks() {
+    for rule in rules {
         writeln!(out, "{rule}")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl Import {
+    fn read(&self) -> anyhow::Result<Vec<MarkRule>> {
+        let text = if self.file.as_os_str() == "-" {
+            io::read_to_string(io::stdin()).context("read standard input")?
+        } else {
+            std::fs::read_to_string(&self.file).with_context(|| format!("read {}", self.file.display()))?
+        };
+        let family = if self.ipv6 { Family::Inet6 } else { Family::Inet };
+        let Imported { rules, untaken } =
+            iptables::read(&text, Reading { family, any_interface: self.any_interface });
+        if !untaken.is_empty() {
+            let lines: Vec<String> = untaken.iter().map(|line| format!("\n  {line}")).collect();
+            bail!("no rule was added, since these cannot be taken:{}", lines.concat());
+        }
+        if rules.is_empty() {
+            bail!(
+                "{} has no rule that marks packets; it should be the output of iptables-save",
+                self.file.display()
+            );
+        }
+        Ok(rules)
+    }
 }
 
 impl Rule {

@@ -481,6 +481,10 @@ fn explain(e: &dyn std::error::Error) -> String {
 fn check_kernel() -> Result<(), XdpError> {
     let release =
         nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    check_release(release)
+}
+
+fn check_release(release: String) -> Result<(), XdpError> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < (6, 12) { Err(XdpError::OldKernel { found: release }) } else { Ok(()) }
@@ -573,4 +577,20 @@ fn region<T>(ebpf: &mut Ebpf, name: &str, len: u32) -> Result<Region<T>, XdpErro
     let mapping = Mapping::of(data.fd().as_fd(), bytes)
         .map_err(|e| XdpError::Load(format!("mapping {name} ({bytes} bytes): {e}")))?;
     Ok(Region::mapped(mapping, len as usize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_are_too_old_are_named_with_what_is_needed() {
+        for enough in ["6.12.0", "6.12.117+deb12-amd64", "6.18.5", "7.0-rc1"] {
+            assert!(check_release(enough.to_owned()).is_ok(), "{enough}");
+        }
+        for old in ["6.1.0-18-amd64", "6.11.9", "5.15.0", "unheard-of", ""] {
+            let why = check_release(old.to_owned()).expect_err(old).to_string();
+            assert!(why.contains(old) && why.contains("6.12"), "{why}");
+        }
+    }
 }

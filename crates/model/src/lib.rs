@@ -6,6 +6,7 @@
 pub mod change;
 pub mod check;
 pub mod diff;
+pub mod iptables;
 pub mod marks;
 pub mod refusal;
 mod services;

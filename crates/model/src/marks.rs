@@ -115,7 +115,8 @@ fn protocol(text: &str) -> Result<u8, MarkError> {
     match text.to_ascii_lowercase().as_str() {
         "tcp" => Ok(Protocol::Tcp as u8),
         "udp" => Ok(Protocol::Udp as u8),
-        _ => MarkError::of(text, "no protocol that is marked", "tcp or udp"),
+        "sctp" => Ok(Protocol::Sctp as u8),
+        _ => MarkError::of(text, "no protocol that is marked", "tcp, udp or sctp"),
     }
 }
 
@@ -149,6 +150,7 @@ mod tests {
             "7",
             "7 --ipv6",
             "7 --to 192.0.2.1/32 --port 80 --protocol tcp",
+            "7 --protocol sctp",
             "4000000000 --to 2001:db8::/32 --port 1-9 --protocol udp",
         ] {
             assert_eq!(text.parse::<MarkRule>().expect(text).to_string(), text);

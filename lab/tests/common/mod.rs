@@ -39,7 +39,16 @@ pub fn with_director(
 
 /// Runs the daemon in a lab for the time of a test, and compares table and counters at its end.
 pub fn directed(lab: &Lab, test: impl FnOnce(&Lab, &mut Director) -> Result<()>) -> Result<()> {
-    let mut director = Director::start(lab, &xlvs_lab::director::binary()?)?;
+    directed_by(Director::prepare(lab, &xlvs_lab::director::binary()?)?, lab, test)
+}
+
+/// The same with a director whose daemon does not run yet.
+pub fn directed_by(
+    mut director: Director<'_>,
+    lab: &Lab,
+    test: impl FnOnce(&Lab, &mut Director) -> Result<()>,
+) -> Result<()> {
+    director.restart()?;
     let outcome = test(lab, &mut director).and_then(|()| director.check());
     outcome.with_context(|| format!("the daemon's log:\n{}", director.log()))
 }
@@ -123,8 +132,13 @@ pub fn pins(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Waits until something holds, but not for long.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
+pub fn eventually(what: &str, holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    within(Duration::from_secs(10), what, holds)
+}
+
+/// Waits so long until something holds.
+pub fn within(patience: Duration, what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + patience;
     while !holds()? {
         ensure!(Instant::now() < deadline, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(50));

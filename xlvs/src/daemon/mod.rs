@@ -2,6 +2,7 @@
 
 mod control;
 mod explain;
+mod full_table;
 mod hops;
 pub mod lock;
 mod start;

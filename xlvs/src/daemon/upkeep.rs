@@ -10,11 +10,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use xlvs_core::conn::LANES;
 use xlvs_core::pressure::DropEntry;
 use xlvs_core::tidings::Tidings;
+use xlvs_core::verdict::DropReason;
 use xlvs_datapath::estimator;
 use xlvs_datapath::evict;
 use xlvs_datapath::sweep::Sweeper;
 use xlvs_datapath::xdp::Presence;
 
+use super::full_table::FullTable;
 use super::{Daemon, start};
 
 /// A full sweep begins once a second: what has expired is gone within two.
@@ -37,6 +39,7 @@ pub async fn run(daemon: Rc<Daemon>) {
     let mut caches = every(CACHES_EVERY);
     let mut round = 0u32;
     let mut drop_entry = DropEntry::default();
+    let mut full_table = FullTable::since(refused(&daemon));
     let began = Instant::now();
     loop {
         tokio::select! {
@@ -44,6 +47,7 @@ pub async fn run(daemon: Rc<Daemon>) {
                 tell_time(&daemon);
                 defend(&daemon, &mut drop_entry);
                 sweep_once(&daemon).await;
+                full_table.watch(refused(&daemon), began.elapsed());
             }
             _ = estimate.tick() => daemon.engine.borrow_mut().estimate(),
             _ = trash.tick() => {
@@ -93,6 +97,17 @@ async fn sweep_once(daemon: &Daemon) {
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// New connections that the table had no room for, so far.
+fn refused(daemon: &Daemon) -> u64 {
+    let engine = daemon.engine.borrow();
+    engine
+        .tables()
+        .counters
+        .iter()
+        .map(|counters| counters.drops[DropReason::TableFull as usize].load())
+        .sum()
 }
 
 /// The time of day, which timestamp options ask for.
