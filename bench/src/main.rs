@@ -44,6 +44,9 @@ struct Options {
     /// Draw the main rows into this SVG file
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
+    /// Write what an established packet costs by its path into this file, beside the programs' budget
+    #[arg(long, value_name = "FILE")]
+    paths: Option<PathBuf>,
     /// Compare with an earlier result; fail when a row is more than 15 % worse in hash hits
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
@@ -103,6 +106,9 @@ fn main() -> Result<()> {
     }
     if let Some(path) = &options.chart {
         std::fs::write(path, chart::draw(&report)).with_context(|| format!("write {}", path.display()))?;
+    }
+    if let Some(path) = &options.paths {
+        std::fs::write(path, report.paths()).with_context(|| format!("write {}", path.display()))?;
     }
     earlier.map_or(Ok(()), |earlier| report.compare(&earlier))
 }

@@ -13,6 +13,9 @@ use crate::machine::Machine;
 /// The row in whose terms everything is expressed.
 pub const UNIT: &str = "hash hit, 16-byte key";
 
+/// How the names of rows end that measure a path and not the machine's caches.
+const ONE_FLOW: &str = ", established, one flow";
+
 /// A row may be that much worse than before.
 const TOLERANCE: f64 = 1.15;
 
@@ -109,6 +112,20 @@ pub struct Report {
 }
 
 impl Report {
+    /// What a packet of an established connection costs on each path, one flow: for `ebpf/budget-paths.txt`, whose diff shows it.
+    pub fn paths(&self) -> String {
+        let mut text = String::from(
+            "# What a packet of one established connection costs by its path: the least of many runs in nanoseconds, and in hash hits\n\
+             # of the same run, which say more on another machine. Made by `cargo xtask budget`.\n\
+             #  ns  hash hits  path\n",
+        );
+        for line in self.rows.iter().filter(|line| line.name.ends_with(ONE_FLOW)) {
+            let path = line.name.trim_end_matches(ONE_FLOW);
+            text += &format!("{:>5.0} {:>10.1}  {path}\n", line.figure.min, line.hash_hits);
+        }
+        text
+    }
+
     /// Puts it together: expresses every row in hash hits.
     pub fn new(machine: Machine, mut rows: Vec<Line>, facts: Vec<Fact>, live: Vec<Live>) -> Self {
         let unit =

@@ -160,6 +160,31 @@ fn connections_outlive_a_server_whose_weight_is_zero_and_end_with_one_that_is_re
 }
 
 #[test]
+fn drop_packet_turns_away_every_so_manieth_new_connection() -> Result<()> {
+    with_director(Layout::TwoNetwork, 1, |lab, director| {
+        let _names = NameServer::on_all(lab, ASK)?;
+        let vip = SocketAddr::new(lab.vip(0).into(), ASK);
+        serve(lab, director, ("-u", vip), "rr", &all(lab, Method::Nat))?;
+        let held = lab.client().datagrams(SocketAddr::new(lab.layout().client(1).into(), 9_000), vip)?;
+        ask_by(&held)?;
+        let reply = director.command("tune", &["am_droprate=4", "drop_packet=3"])?;
+        ensure!(reply.code == Some(0), "{}", reply.err);
+        for port in 10_000..10_040 {
+            lab.client().datagrams(SocketAddr::new(lab.layout().client(1).into(), port), vip)?.send(b"hi")?;
+        }
+        for _ in 0..8 {
+            ask_by(&held).context("a connection that is there is never turned away")?;
+        }
+        let entries = director.must("-Lnc")?.matches("UDP").count();
+        ensure!(
+            entries == 1 + 30,
+            "{entries} entries, of 40 new connections less every fourth, and one from before"
+        );
+        Ok(())
+    })
+}
+
+#[test]
 fn tunables_are_set_all_or_none_and_names_are_suggested() -> Result<()> {
     with_director(Layout::TwoNetwork, 0, |_, director| {
         let reply = director.command("tune", &["drop_entry=1", "expire_nodst_conn=1"])?;

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::process::{host_cargo, is_root, run};
-use crate::{apt, build};
+use crate::{apt, build, place};
 
 /// What lays out networks, and whom we are measured beside.
 const PACKAGES: [&str; 6] =
@@ -17,5 +17,8 @@ pub fn bench(words: &[String]) -> Result<()> {
     println!("==> measuring");
     let mut bench = host_cargo();
     let bench = build::with_objects(&mut bench, &objects);
-    run(bench.args(["run", "--quiet", "--release", "--package", "xlvs-bench", "--"]).args(words))
+    run(bench
+        .current_dir(place::root())
+        .args(["run", "--quiet", "--release", "--package", "xlvs-bench", "--"])
+        .args(words))
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::ebpf::Objects;
 use crate::process::{host_cargo, run, succeeds};
 use crate::tally::Tally;
-use crate::{apt, build, place};
+use crate::{apt, bench, build, place};
 
 /// What the tests with real traffic run.
 const PROGRAMS: [&str; 8] =
@@ -40,8 +40,11 @@ pub fn test() -> Result<ExitCode> {
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Writes `ebpf/budget.txt` anew.
+/// Writes `ebpf/budget.txt` and `ebpf/budget-paths.txt` anew.
 pub fn budget() -> Result<()> {
+    bench::bench(
+        &["--parts", "rows", "--only", "one flow", "--paths", "ebpf/budget-paths.txt"].map(str::to_owned),
+    )?;
     let (_binary, objects) = build::build()?;
     let mut cargo = host_cargo();
     let cargo = build::with_objects(&mut cargo, &objects).env("XLVS_WRITE_BUDGET", "1");
