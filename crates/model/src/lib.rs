@@ -5,9 +5,11 @@
 
 pub mod change;
 pub mod check;
+pub mod config;
 pub mod diff;
 pub mod iptables;
 pub mod marks;
+mod nearest;
 pub mod refusal;
 mod services;
 pub mod spec;
@@ -15,8 +17,11 @@ pub mod state;
 pub mod supported;
 pub mod tunables;
 pub mod view;
+pub mod wanted;
+pub mod watch;
 
 pub use change::Change;
+pub use config::{Config, Mistakes};
 pub use diff::{Plan, diff};
 pub use marks::{MarkError, MarkRule};
 pub use refusal::Refusal;

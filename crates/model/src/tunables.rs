@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::nearest::nearest;
+
 /// What is known of a tunable.
 struct Entry {
     tunable: Tunable,
@@ -163,29 +165,8 @@ impl FromStr for Tunable {
         if let Some((name, why)) = FOREIGN.iter().find(|(foreign, _)| *foreign == name) {
             return Err(TunableError::Fixed(name, why));
         }
-        Err(TunableError::Unknown(text.to_owned(), nearest(name)))
+        Err(TunableError::Unknown(text.to_owned(), nearest(name, Self::all().map(Self::name))))
     }
-}
-
-/// The name that differs least, if it does not differ too much.
-fn nearest(name: &str) -> Option<&'static str> {
-    let distance = |entry: &&Entry| edits(name, entry.name);
-    let best = TABLE.iter().min_by_key(distance)?;
-    (edits(name, best.name) <= best.name.len() / 3).then_some(best.name)
-}
-
-/// Letters to be put in, left out or exchanged to make one word of the other (Levenshtein's distance).
-fn edits(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in to.bytes().enumerate() {
-            let exchanged = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = exchanged.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
 }
 
 /// The tunables as they are set.

@@ -11,7 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use xlvs_datapath::conns::{self, Discrepancy};
 use xlvs_datapath::engine::ApplyError;
 use xlvs_model::view::Info;
-use xlvs_model::{Change, Tunable, diff};
+use xlvs_model::{Change, Tunable, diff, wanted};
 
 use super::{Daemon, explain, status, upkeep};
 use crate::paths::Paths;
@@ -118,9 +118,9 @@ async fn become_this(
 ) -> Result<Vec<String>, Box<Answer>> {
     let refused = |(at, why)| Box::new(Answer::Refused(at, why));
     let now = daemon.engine.borrow().model().clone();
-    let mut wanted = plan::desired(changes, &now).map_err(refused)?;
+    let mut wanted = wanted::desired(changes, &now).map_err(refused)?;
     if !in_order {
-        wanted = plan::in_place(&wanted, &now).map_err(|why| refused((changes.len(), why)))?;
+        wanted = wanted::in_place(&wanted, &now).map_err(|why| refused((changes.len(), why)))?;
     }
     let way = diff(&now, &wanted);
     if !only_plan && !way.is_empty() {

@@ -1,0 +1,325 @@
+//! Checks and agents, and those that have a name of their own in the file.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use regex_lite::Regex;
+
+use super::address;
+use super::entry::Entry;
+use super::section::{Layers, Section};
+use super::server;
+use super::words;
+use crate::spec::{Protocol, ServerSpec, ServiceKey};
+use crate::watch::{AgentSpec, CheckKind, CheckSpec, HttpSpec, Timing, TlsSpec};
+
+/// Keys of every check.
+const COMMON: [&str; 10] = [
+    "type",
+    "address",
+    "port",
+    "interval",
+    "timeout",
+    "rise",
+    "fall",
+    "retry",
+    "delay_before_retry",
+    "warmup",
+];
+/// Keys of checks over HTTP too.
+const HTTP: [&str; 4] = ["path", "host", "status", "body"];
+/// Keys of checks over HTTPS too.
+const TLS: [&str; 2] = ["sni", "verify"];
+/// All of them.
+#[cfg(test)]
+pub(super) const ALL_KEYS: &[&str] =
+    &["type", "address", "port", "interval", "timeout", "path", "host", "status", "sni"];
+
+const AGENT_KEYS: &[&str] = &["port", "address", "interval", "timeout", "send"];
+
+/// From one check to the next.
+const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(86_400);
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
+const DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+const TIMES: RangeInclusive<u32> = 1..=1000;
+
+/// What a check asks, by its `type`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Tcp,
+    Http,
+    Https,
+}
+
+const TYPES: [(&str, Type); 3] = [("tcp", Type::Tcp), ("http", Type::Http), ("https", Type::Https)];
+
+/// Checks and agents with names: `[check.web]`, `[agent.load]`.
+pub(super) struct Named<'d> {
+    checks: Vec<(&'d str, Entry<'d>)>,
+    agents: Vec<(&'d str, Entry<'d>)>,
+}
+
+impl<'d> Named<'d> {
+    pub(super) fn read(file: &Section<'d>) -> Self {
+        let tables = |key: &str| -> Vec<(&'d str, Entry<'d>)> {
+            let Some(entry) = file.get(key) else { return Vec::new() };
+            let Some(table) = entry.value.get_ref().as_table() else {
+                entry.wrong(format!("`{key}` is a table of tables with names, such as [{key}.web]"));
+                return Vec::new();
+            };
+            let names: Vec<&str> = table.keys().map(|name| name.get_ref().as_ref()).collect();
+            let Some(section) = Section::of(&entry, key, &names) else { return Vec::new() };
+            section.entries().map(|entry| (entry.key, entry)).collect()
+        };
+        let named = Self { checks: tables("check"), agents: tables("agent") };
+        // Also those that no service uses must be right.
+        named.checks.iter().for_each(|(name, entry)| {
+            if TYPES.iter().any(|(own, _)| own == name) || *name == "none" {
+                entry.misplaced(format!("\"{name}\" is a check's type already; give this one another name"));
+            }
+            drop(table(entry));
+        });
+        named.agents.iter().for_each(|(_, entry)| drop(agent(entry)));
+        named
+    }
+
+    /// The checks of a server: a name, a table, or a list of these. `at` is where the server is.
+    pub(super) fn checks(
+        &self,
+        entry: &Entry<'d>,
+        at: &Entry<'_>,
+        service: ServiceKey,
+        server: &ServerSpec,
+    ) -> Vec<CheckSpec> {
+        let items = entry.items();
+        let drafts = items.iter().filter(|item| !is_none(item)).filter_map(|item| self.draft(item));
+        drafts.filter_map(|draft| draft.of_server(at, service, server)).collect()
+    }
+
+    /// Checks of no server must be right too.
+    pub(super) fn check_unused(&self, entry: &Entry<'d>) {
+        entry.items().iter().filter(|item| !is_none(item)).for_each(|item| _ = self.draft(item));
+    }
+
+    fn draft(&self, item: &Entry<'d>) -> Option<Draft> {
+        let Some(name) = item.value.get_ref().as_str() else { return table(item) };
+        if let Some((_, entry)) = self.checks.iter().find(|(known, _)| *known == name) {
+            return table(entry);
+        }
+        if let Some((_, kind)) = TYPES.iter().find(|(known, _)| *known == name) {
+            return Some(Draft::with_defaults(*kind));
+        }
+        let names: Vec<&str> =
+            self.checks.iter().map(|(name, _)| *name).chain(TYPES.map(|(name, _)| name)).collect();
+        item.wrong(words::unknown_word("check", name, &names));
+        None
+    }
+
+    /// The agent of a server: a name, a table, or its port.
+    pub(super) fn agent(&self, entry: &Entry<'d>) -> Option<AgentSpec> {
+        if is_none(entry) {
+            return None;
+        }
+        if entry.integer().is_some() {
+            return entry.port().map(AgentSpec::at);
+        }
+        let Some(name) = entry.value.get_ref().as_str() else { return agent(entry) };
+        let Some((_, entry)) = self.agents.iter().find(|(known, _)| *known == name) else {
+            let names: Vec<&str> = self.agents.iter().map(|(name, _)| *name).collect();
+            entry.wrong(words::unknown_word("agent", name, &names));
+            return None;
+        };
+        agent(entry)
+    }
+}
+
+/// `"none"`: not what is inherited.
+fn is_none(entry: &Entry<'_>) -> bool {
+    entry.value.get_ref().as_str() == Some("none")
+}
+
+/// Is `check = "none"` said, so that what is inherited besides has nothing that it could be about?
+pub(super) fn is_said_not_to_be(layers: &Layers<'_>) -> bool {
+    ["check", "agent"].iter().any(|key| layers.get(key).is_some_and(|entry| is_none(&entry)))
+}
+
+/// A check of any server.
+struct Draft {
+    kind: CheckKind,
+    address: Option<std::net::IpAddr>,
+    port: Option<u16>,
+    timing: Timing,
+}
+
+impl Draft {
+    fn with_defaults(kind: Type) -> Self {
+        Self { kind: kind_of(kind, None), address: None, port: None, timing: Timing::default() }
+    }
+
+    /// The check of this server, if it can be made.
+    fn of_server(self, at: &Entry<'_>, service: ServiceKey, server: &ServerSpec) -> Option<CheckSpec> {
+        let Self { kind, address, port, timing } = self;
+        let name = || server::name(&server.key);
+        if let Some(port) = port {
+            return Some(CheckSpec { kind, address, port, timing });
+        }
+        if let ServiceKey::Address { protocol: protocol @ (Protocol::Udp | Protocol::Sctp), .. } = service {
+            let protocol = protocol.listed();
+            at.wrong(format!(
+                "the service is {protocol}, and this check of {} speaks TCP: say its `port`",
+                name()
+            ));
+            return None;
+        }
+        if server.key.port == 0 {
+            at.wrong(format!("server {} has no port of its own: the check needs a `port`", name()));
+            return None;
+        }
+        Some(CheckSpec { kind, address, port: server.key.port, timing })
+    }
+}
+
+fn table(entry: &Entry<'_>) -> Option<Draft> {
+    let all: Vec<&str> = [&COMMON[..], &HTTP, &TLS].concat();
+    let section = Section::of(entry, "a check", &all)?;
+    let Some(kind) = section.get("type") else {
+        section.wrong("a check has a `type`: tcp, http or https");
+        return None;
+    };
+    let kind = kind.word("type of check", &TYPES)?;
+    for (keys, is_for, types) in
+        [(&HTTP[..], kind != Type::Tcp, "http and https"), (&TLS[..], kind == Type::Https, "https")]
+    {
+        let misplaced = keys.iter().filter(|_| !is_for).filter_map(|key| section.get(key));
+        misplaced.for_each(|entry| entry.misplaced(format!("`{}` is for checks of type {types}", entry.key)));
+    }
+    let address = match section.get("address") {
+        Some(entry) => Some(address::alone(&entry)?),
+        None => None,
+    };
+    let port = match section.get("port") {
+        Some(entry) => Some(entry.port()?),
+        None => None,
+    };
+    Some(Draft { kind: kind_of(kind, Some(&section)), address, port, timing: timing(&section) })
+}
+
+fn kind_of(kind: Type, section: Option<&Section<'_>>) -> CheckKind {
+    if kind == Type::Tcp {
+        return CheckKind::Tcp;
+    }
+    let get = |key: &str| section.and_then(|section| section.get(key));
+    let text = |key: &str, what: &str| get(key).and_then(|entry| Some(entry.string(what)?.to_owned()));
+    let tls = (kind == Type::Https).then(|| TlsSpec {
+        sni: get("sni").and_then(|entry| host(&entry)),
+        verify: get("verify").and_then(|entry| entry.flag()).unwrap_or(false),
+    });
+    if let (Some(entry), None) =
+        (get("verify").filter(|e| e.value.get_ref().as_bool() == Some(true)), get("sni"))
+    {
+        entry.misplaced("`verify` needs an `sni`: the name that the certificate is for");
+    }
+    let path = text("path", "a path such as \"/health\"").unwrap_or_else(|| "/".to_owned());
+    if let Some(entry) = get("path").filter(|_| !is_path(&path)) {
+        entry.wrong(format!("\"{path}\" is no path: it begins with / and has no spaces"));
+    }
+    CheckKind::Http(HttpSpec {
+        tls,
+        path,
+        host: get("host").and_then(|entry| host(&entry)),
+        status: get("status").map_or_else(|| vec![(200, 299)], |entry| statuses(&entry)),
+        body: get("body").and_then(|entry| pattern(&entry)),
+    })
+}
+
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn host(entry: &Entry<'_>) -> Option<String> {
+    let name = entry.string("a name such as \"www.example.com\"")?;
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b)) {
+        entry.wrong(format!("\"{name}\" is no name of a host"));
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+fn pattern(entry: &Entry<'_>) -> Option<String> {
+    let text = entry.string("a regular expression")?;
+    match Regex::new(text) {
+        Ok(_) => Some(text.to_owned()),
+        Err(why) => {
+            entry.wrong(format!("\"{text}\" is no regular expression: {why}"));
+            None
+        }
+    }
+}
+
+/// `200`, `"200-299"`, or a list of these.
+fn statuses(entry: &Entry<'_>) -> Vec<(u16, u16)> {
+    let mut ranges: Vec<(u16, u16)> = entry.items().iter().filter_map(status).collect();
+    ranges.sort_unstable();
+    ranges.dedup();
+    ranges
+}
+
+fn status(item: &Entry<'_>) -> Option<(u16, u16)> {
+    let text = match item.value.get_ref().as_str() {
+        Some(text) => text.to_owned(),
+        None => item.described(),
+    };
+    let (first, last) = text.split_once('-').unwrap_or((&text, &text));
+    let code = |text: &str| text.trim().parse().ok().filter(|code| (100..600).contains(code));
+    match (code(first), code(last)) {
+        (Some(first), Some(last)) if first <= last => Some((first, last)),
+        _ => {
+            item.wrong(format!(
+                "{} is no status code or range of them, such as 200 or \"200-299\"",
+                item.described()
+            ));
+            None
+        }
+    }
+}
+
+fn timing(section: &Section<'_>) -> Timing {
+    let usual = Timing::default();
+    let time = |key, range: RangeInclusive<Duration>, default| {
+        section.get(key).and_then(|entry: Entry<'_>| entry.duration(range)).unwrap_or(default)
+    };
+    let times = |key, range: RangeInclusive<u32>, default| {
+        section.get(key).and_then(|entry: Entry<'_>| entry.number(range)).unwrap_or(default)
+    };
+    let interval = time("interval", INTERVAL, usual.interval);
+    let retry = times("retry", 0..=1000, usual.retry);
+    if let Some(entry) = section.get("delay_before_retry").filter(|_| retry == 0) {
+        entry.misplaced("`delay_before_retry` does nothing without `retry`");
+    }
+    Timing {
+        interval,
+        timeout: time("timeout", TIMEOUT, usual.timeout),
+        rise: times("rise", TIMES, usual.rise),
+        fall: times("fall", TIMES, usual.fall),
+        retry,
+        delay_before_retry: time("delay_before_retry", DELAY, usual.delay_before_retry),
+        warmup: time("warmup", DELAY, interval),
+    }
+}
+
+fn agent(entry: &Entry<'_>) -> Option<AgentSpec> {
+    let section = Section::of(entry, "an agent", AGENT_KEYS)?;
+    let Some(port) = section.get("port") else {
+        section.wrong("an agent has a `port`");
+        return None;
+    };
+    let mut agent = AgentSpec::at(port.port()?);
+    let time = |key, range: RangeInclusive<Duration>, default| {
+        section.get(key).and_then(|entry: Entry<'_>| entry.duration(range)).unwrap_or(default)
+    };
+    agent.interval = time("interval", INTERVAL, agent.interval);
+    agent.timeout = time("timeout", TIMEOUT, agent.timeout);
+    agent.address = section.get("address").and_then(|entry| address::alone(&entry));
+    agent.send = section.get("send").and_then(|entry| Some(entry.string("a text")?.to_owned()));
+    Some(agent)
+}

@@ -1,0 +1,167 @@
+//! How a service's servers are looked after: checks, agents, quorum and a sorry server.
+//!
+//! The words are keepalived's where it has them, so that its configuration can be expressed.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::spec::{ServerKey, ServerSpec};
+
+/// How the servers of one service are looked after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// The weights that must be in force together for the service to be served by its servers; more than all of them have
+    /// counts as all of them.
+    pub quorum: u32,
+    /// How far the weights must go beyond the quorum, either way, before it is gained or lost. Less than the quorum.
+    pub hysteresis: u32,
+    /// Serves while the quorum is lost.
+    pub sorry: Option<ServerSpec>,
+    /// Run when the quorum is gained.
+    pub quorum_up: Option<Command>,
+    /// Run when the quorum is lost.
+    pub quorum_down: Option<Command>,
+    /// Those servers of which anything is said.
+    pub servers: BTreeMap<ServerKey, Watch>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            quorum: 1,
+            hysteresis: 0,
+            sorry: None,
+            quorum_up: None,
+            quorum_down: None,
+            servers: BTreeMap::new(),
+        }
+    }
+}
+
+/// How one server is looked after.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// It is up while all of these succeed.
+    pub checks: Vec<CheckSpec>,
+    /// Whom to ask what share of its weight it wants.
+    pub agent: Option<AgentSpec>,
+    /// Down until a check has succeeded.
+    pub alpha: bool,
+    /// Weight 0 instead of removal when it fails.
+    pub inhibit_on_failure: bool,
+    /// Run when it comes up.
+    pub notify_up: Option<Command>,
+    /// Run when it goes down.
+    pub notify_down: Option<Command>,
+}
+
+/// A program and its arguments; never empty.
+pub type Command = Vec<String>;
+
+/// One check of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckSpec {
+    /// What is asked.
+    pub kind: CheckKind,
+    /// Whom to connect to instead of the server's own address (keepalived: `connect_ip`).
+    pub address: Option<IpAddr>,
+    /// Port to connect to; the server's own where the file names none.
+    pub port: u16,
+    /// When.
+    pub timing: Timing,
+}
+
+/// What a check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A connection is accepted.
+    Tcp,
+    /// A request is answered as it should be.
+    Http(HttpSpec),
+}
+
+/// A request and the answer that counts as success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSpec {
+    /// `None`: plain HTTP.
+    pub tls: Option<TlsSpec>,
+    /// Begins with `/`.
+    pub path: String,
+    /// The `Host` header; the server's address and port where the file names none.
+    pub host: Option<String>,
+    /// Ranges of status codes, in order.
+    pub status: Vec<(u16, u16)>,
+    /// A regular expression that is found in the answer's body.
+    pub body: Option<String>,
+}
+
+/// How a check speaks TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSpec {
+    /// The name that the server is told (SNI) and that its certificate must be for if it is verified.
+    pub sni: Option<String>,
+    /// The certificate must be in order.
+    pub verify: bool,
+}
+
+/// When a check is made, and when it changes its mind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// From one check to the next (keepalived: `delay_loop`).
+    pub interval: Duration,
+    /// A check that takes longer has failed (keepalived: `connect_timeout`, for all of the check).
+    pub timeout: Duration,
+    /// Checks in a row that must succeed before a server that is down is up.
+    pub rise: u32,
+    /// Checks in a row that must fail before a server that is up is down.
+    pub fall: u32,
+    /// While a server is up, a check that fails is made again so often before it counts as failed.
+    pub retry: u32,
+    /// Wait before each of these.
+    pub delay_before_retry: Duration,
+    /// The first check is made at a random time within this; the interval where the file says nothing.
+    pub warmup: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(2),
+            rise: 2,
+            fall: 3,
+            retry: 0,
+            delay_before_retry: Duration::from_secs(1),
+            warmup: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Whom to ask for a server's own opinion, in HAProxy's agent protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentSpec {
+    /// Whom to connect to instead of the server's own address.
+    pub address: Option<IpAddr>,
+    /// TCP port of the agent.
+    pub port: u16,
+    /// From one question to the next.
+    pub interval: Duration,
+    /// An agent that takes longer has said nothing.
+    pub timeout: Duration,
+    /// Sent to the agent once connected.
+    pub send: Option<String>,
+}
+
+impl AgentSpec {
+    /// An agent at this port with every default.
+    pub fn at(port: u16) -> Self {
+        Self {
+            address: None,
+            port,
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(2),
+            send: None,
+        }
+    }
+}
