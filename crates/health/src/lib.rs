@@ -4,6 +4,7 @@
 //! daemon's. What a file says of checks is `xlvs-model`'s, what a packet meets is the data plane's.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod effective;
 
 pub use effective::{AgentMode, AgentWord, Effective, Health, Inputs, OperatorWord, Place, Policy, Reason};
