@@ -16,8 +16,9 @@ use crate::process::Process;
 use crate::topology::Lab;
 
 /// The daemon must answer within this time, also where two CPUs are shared by many.
-const START_PATIENCE: Duration = Duration::from_secs(20);
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// The kernel looks through two million instructions when programs are loaded: seconds, and many on a busy machine.
+const START_PATIENCE: Duration = Duration::from_secs(90);
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a command did.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +39,7 @@ pub struct Director<'a> {
     binary: PathBuf,
     options: Vec<String>,
     daemon: Option<Process>,
+    start_took: Duration,
     _bpffs: Owned,
 }
 
@@ -77,6 +79,7 @@ impl<'a> Director<'a> {
             binary: binary.to_owned(),
             options: Vec::new(),
             daemon: None,
+            start_took: Duration::ZERO,
             _bpffs: bpffs,
         })
     }
@@ -99,8 +102,16 @@ impl<'a> Director<'a> {
         let interfaces: Vec<&str> = self.interfaces.iter().map(String::as_str).collect();
         let mut run = self.run_on(&interfaces);
         run.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let begun = Instant::now();
         self.daemon = Some(self.netns().spawn(&mut run)?);
-        self.wait_until_it_answers()
+        self.wait_until_it_answers()?;
+        self.start_took = begun.elapsed();
+        Ok(())
+    }
+
+    /// How long the daemon took when it was started last.
+    pub fn start_took(&self) -> Duration {
+        self.start_took
     }
 
     /// A daemon that must not come up on these interfaces: what it said when it gave up.
@@ -120,7 +131,7 @@ impl<'a> Director<'a> {
     fn refused_to(&self, run: &mut Command) -> Result<Reply> {
         run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = self.netns().spawn(run)?;
-        let ended = process.wait_up_to(STOP_PATIENCE);
+        let ended = process.wait_up_to(START_PATIENCE);
         ensure!(ended.is_some(), "the daemon came up, and should not have");
         process.output().map(Reply::from)
     }

@@ -88,7 +88,9 @@ fn a_state_file_of_another_version_or_damaged_is_refused_and_unload_removes_it()
     let lab = Lab::two_network(0)?;
     let mut director = prepared(&lab)?;
     director.restart()?;
+    // A last line that is damaged is one that was never finished; the first of two is not.
     director.must("-A -t 192.0.2.9:80")?;
+    director.must("-A -t 192.0.2.9:81")?;
     director.kill9()?;
     let path = director.run_dir().join("state.jsonl");
     let state = std::fs::read_to_string(&path)?;
@@ -96,7 +98,7 @@ fn a_state_file_of_another_version_or_damaged_is_refused_and_unload_removes_it()
     let mut other: serde_json::Value = serde_json::from_str(head)?;
     other["abi"] = 1.into();
     let damaged = state.replacen("192", "!", 1);
-    for (content, words) in [(format!("{other}\n{rest}"), "another version"), (damaged, "damaged at line 2")]
+    for (content, words) in [(format!("{other}\n{rest}"), "another version"), (damaged, "damaged at line 3")]
     {
         std::fs::write(&path, content)?;
         says(&director.refused(&["l0", "l1"])?, &[words, "xlvs unload"])?;
