@@ -1,11 +1,13 @@
 //! Lays out the networks of README.md and sets up everybody as the LVS documents say.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::client::Client;
+use crate::director::{Reply, binary};
 use crate::edge::Edge;
 use crate::layout::{Layout, VIPS, alone, in_subnet};
 use crate::netns::Netns;
@@ -23,6 +25,24 @@ pub struct Server {
     pub address6: Ipv6Addr,
     /// Where it lives; its device is `e0`.
     pub netns: Netns,
+    /// What stands for its `/run/xlvs`.
+    pub run_dir: PathBuf,
+}
+
+impl Server {
+    /// Runs `xlvs rs` here with these words, of which the first is the command.
+    pub fn rs(&self, words: &[&str]) -> Result<Reply> {
+        let mut xlvs = Command::new(binary()?);
+        xlvs.arg("rs").args(words).env("XLVS_RUN_DIR", &self.run_dir);
+        self.netns.output(&mut xlvs).map(Reply::from)
+    }
+
+    /// The same with a line that must succeed; returns what it printed.
+    pub fn must(&self, line: &str) -> Result<String> {
+        let reply = self.rs(&line.split_whitespace().collect::<Vec<_>>())?;
+        ensure!(reply.code == Some(0), "xlvs rs {line}: {:?} {}{}", reply.code, reply.out, reply.err.trim());
+        Ok(reply.out)
+    }
 }
 
 /// A laid-out lab. Dropping it removes everything.
@@ -58,8 +78,8 @@ impl Lab {
         let mut lab = Lab::with_hosts(layout)?;
         lab.connect_client()?;
         lab.connect_director()?;
-        for number in 1..=servers {
-            lab.add_server(number)?;
+        for _ in 0..servers {
+            lab.add_server()?;
         }
         Ok(lab)
     }
@@ -87,6 +107,24 @@ impl Lab {
     /// A directory of this lab's own, which goes with it.
     pub fn directory(&self) -> &Path {
         self.plot.directory()
+    }
+
+    /// Adds a host where servers are, with an address of its own and nothing that makes it a real server.
+    pub fn add_bare_server(&mut self) -> Result<&Server> {
+        let number = u8::try_from(self.servers.len())? + 1;
+        let layout = self.layout;
+        let (name, address, address6) =
+            (format!("rs{number}"), layout.server(number), layout.server6(number));
+        let netns = self.host(&name)?;
+        let bridge = if layout == Layout::OneNetwork { "brC" } else { "brS" };
+        self.plug(&netns, "e0", bridge, &format!("02:00:00:00:02:{number:02x}"))?;
+        netns.ip(&[
+            format!("addr add {} dev e0", in_subnet(address)),
+            format!("addr add {} dev e0", in_subnet(address6)),
+        ])?;
+        let run_dir = self.directory().join(&name);
+        self.servers.push(Server { name, address, address6, netns, run_dir });
+        self.servers.last().context("it was just added")
     }
 
     /// Adds a server behind a router on the servers' network, so that not all next hops are the
@@ -122,7 +160,8 @@ impl Lab {
         ])?;
         end_tunnels(&mut self.edge, &netns)?;
         let name = format!("rs{number}");
-        self.servers.push(Server { name, address, address6: Ipv6Addr::UNSPECIFIED, netns });
+        let run_dir = self.directory().join(&name);
+        self.servers.push(Server { name, address, address6: Ipv6Addr::UNSPECIFIED, netns, run_dir });
         Ok(self.servers.len() - 1)
     }
 
@@ -227,22 +266,13 @@ impl Lab {
         Ok(())
     }
 
-    fn add_server(&mut self, number: u8) -> Result<()> {
+    fn add_server(&mut self) -> Result<()> {
         let layout = self.layout;
-        let (name, address, address6) =
-            (format!("rs{number}"), layout.server(number), layout.server6(number));
-        let netns = self.host(&name)?;
-        let bridge = if layout == Layout::OneNetwork { "brC" } else { "brS" };
-        self.plug(&netns, "e0", bridge, &format!("02:00:00:00:02:{number:02x}"))?;
-        hide_vips(&netns, layout)?;
-        netns.ip(&[
-            format!("addr add {} dev e0", in_subnet(address)),
-            format!("addr add {} dev e0", in_subnet(address6)),
-        ])?;
-        answer_through_director(&netns, layout)?;
-        end_tunnels(&mut self.edge, &netns)?;
-        self.servers.push(Server { name, address, address6, netns });
-        Ok(())
+        let netns = &self.add_bare_server()?.netns;
+        hide_vips(netns, layout)?;
+        answer_through_director(netns, layout)?;
+        let Some(server) = self.servers.last() else { return Ok(()) };
+        end_tunnels(&mut self.edge, &server.netns)
     }
 
     fn connect_by_bridge(&self, bridge: &str) -> Result<()> {

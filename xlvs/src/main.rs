@@ -14,6 +14,7 @@ mod paint;
 mod paths;
 mod plan;
 mod protocol;
+mod rs;
 mod simulate;
 mod tune;
 mod unload;
@@ -71,6 +72,11 @@ enum Command {
     Check(paths::Paths),
     /// Take the director off its interfaces and forget all services and connections.
     Unload(paths::Paths),
+    /// Set this host up as a real server, and look after it.
+    Rs {
+        #[command(subcommand)]
+        command: rs::Command,
+    },
     /// Play recorded cases, or show what a scheduler would do, without a kernel.
     Simulate(simulate::Options),
     /// Work with the network-namespace lab.
@@ -130,6 +136,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Man(page) => words::page(Cli::command(), &page),
         Command::Check(paths) => check::run(&paths),
         Command::Unload(paths) => unload::run(&paths),
+        Command::Rs { command } => rs::run(&command),
         Command::Simulate(options) => simulate::run(options),
         Command::Lab { command: LabCommand::Play { file, packets, only } } => {
             let me = std::env::current_exe()?;
