@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::client::Client;
 use crate::director::{Reply, binary};
 use crate::edge::Edge;
-use crate::layout::{Layout, VIPS, alone, in_subnet};
+use crate::layout::{Layout, VIPS, in_subnet};
 use crate::netns::Netns;
 use crate::plot::Plot;
 
@@ -27,12 +27,13 @@ pub struct Server {
     pub netns: Netns,
     /// What stands for its `/run/xlvs`.
     pub run_dir: PathBuf,
+    binary: PathBuf,
 }
 
 impl Server {
     /// Runs `xlvs rs` here with these words, of which the first is the command.
     pub fn rs(&self, words: &[&str]) -> Result<Reply> {
-        let mut xlvs = Command::new(binary()?);
+        let mut xlvs = Command::new(&self.binary);
         xlvs.arg("rs").args(words).env("XLVS_RUN_DIR", &self.run_dir);
         self.netns.output(&mut xlvs).map(Reply::from)
     }
@@ -60,6 +61,7 @@ pub struct Lab {
     switch: Netns,
     plot: Plot,
     layout: Layout,
+    binary: PathBuf,
 }
 
 impl Lab {
@@ -73,9 +75,14 @@ impl Lab {
         Lab::lay_out(Layout::TwoNetwork, servers)
     }
 
-    /// Lays out the given layout.
+    /// Lays out the given layout. Its servers are set up by [`binary`].
     pub fn lay_out(layout: Layout, servers: u8) -> Result<Lab> {
-        let mut lab = Lab::with_hosts(layout)?;
+        Lab::lay_out_by(&binary()?, layout, servers)
+    }
+
+    /// The same with servers that this `xlvs` sets up.
+    pub fn lay_out_by(binary: &Path, layout: Layout, servers: u8) -> Result<Lab> {
+        let mut lab = Lab::with_hosts(binary, layout)?;
         lab.connect_client()?;
         lab.connect_director()?;
         for _ in 0..servers {
@@ -122,8 +129,8 @@ impl Lab {
             format!("addr add {} dev e0", in_subnet(address)),
             format!("addr add {} dev e0", in_subnet(address6)),
         ])?;
-        let run_dir = self.directory().join(&name);
-        self.servers.push(Server { name, address, address6, netns, run_dir });
+        let (run_dir, binary) = (self.directory().join(&name), self.binary.clone());
+        self.servers.push(Server { name, address, address6, netns, run_dir, binary });
         self.servers.last().context("it was just added")
     }
 
@@ -153,15 +160,13 @@ impl Lab {
         let netns = self.host(&format!("rs{number}"))?;
         self.plug(&netns, "e0", "brF", "02:00:00:00:03:0b")?;
         let address = Ipv4Addr::new(10, 3, 0, 11);
-        hide_vips(&netns, self.layout)?;
-        netns.ip(&[
-            format!("addr add {}  dev e0", in_subnet(address)),
-            "route add default via 10.3.0.254".to_owned(),
-        ])?;
-        end_tunnels(&mut self.edge, &netns)?;
+        netns.ip(&[format!("addr add {}  dev e0", in_subnet(address))])?;
         let name = format!("rs{number}");
-        let run_dir = self.directory().join(&name);
-        self.servers.push(Server { name, address, address6: Ipv6Addr::UNSPECIFIED, netns, run_dir });
+        let (run_dir, binary) = (self.directory().join(&name), self.binary.clone());
+        let server = Server { name, address, address6: Ipv6Addr::UNSPECIFIED, netns, run_dir, binary };
+        // The router knows the way to the director.
+        server.must(&format!("up --mode tun,nat {} --gateway 10.3.0.254", vips(self.layout)))?;
+        self.servers.push(server);
         Ok(self.servers.len() - 1)
     }
 
@@ -213,7 +218,13 @@ impl Lab {
         self.edge.let_frames_in(&self.director, device)
     }
 
-    fn with_hosts(layout: Layout) -> Result<Lab> {
+    /// The same with a server's device.
+    pub fn occupy_server(&mut self, index: usize) -> Result<()> {
+        let server = self.servers.get(index).context("there is no such server")?;
+        self.edge.let_frames_in(&server.netns, "e0")
+    }
+
+    fn with_hosts(binary: &Path, layout: Layout) -> Result<Lab> {
         let plot = Plot::claim()?;
         let edge = Edge::load()?;
         let (switch, client, director) = (plot.netns("sw")?, plot.netns("cl")?, plot.netns("lb")?);
@@ -224,7 +235,8 @@ impl Lab {
         switch.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
         switch.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
         let (servers, router) = (Vec::new(), None);
-        Ok(Lab { edge, client, director, servers, router, far_client: None, switch, plot, layout })
+        let (far_client, binary) = (None, binary.to_owned());
+        Ok(Lab { edge, client, director, servers, router, far_client, switch, plot, layout, binary })
     }
 
     fn host(&self, role: &str) -> Result<Netns> {
@@ -268,11 +280,14 @@ impl Lab {
 
     fn add_server(&mut self) -> Result<()> {
         let layout = self.layout;
-        let netns = &self.add_bare_server()?.netns;
-        hide_vips(netns, layout)?;
-        answer_through_director(netns, layout)?;
-        let Some(server) = self.servers.last() else { return Ok(()) };
-        end_tunnels(&mut self.edge, &server.netns)
+        let server = self.add_bare_server()?;
+        let (gateway, gateway6) = (layout.gateway(), layout.gateway6());
+        let clients = layout.clients_behind_director();
+        server.must(&format!(
+            "up --mode nat,dr,tun {} --gateway {gateway},{gateway6}{clients}",
+            vips(layout)
+        ))?;
+        answer_past_director(&server.netns, layout)
     }
 
     fn connect_by_bridge(&self, bridge: &str) -> Result<()> {
@@ -324,36 +339,16 @@ fn forward_packets(netns: &Netns) -> Result<()> {
     Ok(())
 }
 
-/// The VIPs on `lo`, and no word about them on the wire. ARP is silenced before they come.
-fn hide_vips(netns: &Netns, layout: Layout) -> Result<()> {
-    netns.sysctl("net.ipv4.conf.all.arp_ignore", "1")?;
-    netns.sysctl("net.ipv4.conf.all.arp_announce", "2")?;
-    let vips = (0..VIPS).flat_map(|v| [alone(layout.vip(v)), alone(layout.vip6(v))]);
-    netns.ip(&vips.map(|vip| format!("addr add {vip} dev lo")).collect::<Vec<_>>())
+/// All VIPs, for `xlvs rs up`.
+fn vips(layout: Layout) -> String {
+    let vips = (0..VIPS).flat_map(|v| [layout.vip(v).to_string(), layout.vip6(v).to_string()]);
+    format!("--vip {}", vips.collect::<Vec<_>>().join(","))
 }
 
-/// Answers of NAT go through the director, those that carry a VIP (DR, TUN) go past it.
-fn answer_through_director(netns: &Netns, layout: Layout) -> Result<()> {
-    let (clients, clients6) = layout.clients_behind_director();
+/// Answers that carry a VIP (DR, TUN) go past the director, though the server's own way to the clients leads through it, for NAT.
+fn answer_past_director(netns: &Netns, layout: Layout) -> Result<()> {
     let (vips, vips6) = layout.all_vips();
     let (past, past6) = layout.way_past_director();
-    netns.ip(&[
-        format!("route add {clients} via {}", layout.gateway()),
-        format!("route add {past} table 100"),
-        format!("rule add from {vips} lookup 100"),
-    ])?;
-    netns.ip6(&[
-        format!("route add {clients6} via {}", layout.gateway6()),
-        format!("route add {past6} table 100"),
-        format!("rule add from {vips6} lookup 100"),
-    ])
-}
-
-/// The kernel's own tunnel device where there is one, else our program.
-fn end_tunnels(edge: &mut Edge, netns: &Netns) -> Result<()> {
-    if netns.run(|| std::fs::exists("/proc/sys/net/ipv4/conf/tunl0"))? {
-        netns.ip(&["link set tunl0 up"])?;
-        return netns.sysctl("net.ipv4.conf.tunl0.rp_filter", "0");
-    }
-    edge.unpack_tunnels(netns, "e0")
+    netns.ip(&[format!("route add {past} table 100"), format!("rule add from {vips} lookup 100")])?;
+    netns.ip6(&[format!("route add {past6} table 100"), format!("rule add from {vips6} lookup 100")])
 }
