@@ -51,8 +51,8 @@ pub struct Way {
     pub source: Option<IpAddr>,
     /// What the way takes, in bytes, if that is less than the device does.
     pub mtu: Option<u32>,
-    /// Is it one of the host's own addresses?
-    pub is_local: bool,
+    /// The largest segment that TCP asks for on it, in bytes, if that was set.
+    pub advertised_mss: Option<u32>,
 }
 
 /// A message of an answer.
@@ -367,24 +367,21 @@ fn row(part: &Part) -> Option<Row> {
 }
 
 fn way(message: &RouteMessage) -> Way {
-    let mut way = Way { is_local: message.header.kind == RouteType::Local, ..Way::default() };
+    let mut way = Way::default();
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Gateway(address) => way.gateway = ip(address),
             RouteAttribute::Oif(device) => way.device = *device,
             RouteAttribute::PrefSource(address) => way.source = ip(address),
-            RouteAttribute::Metrics(metrics) => way.mtu = metrics.iter().find_map(mtu).or(way.mtu),
+            RouteAttribute::Metrics(metrics) => metrics.iter().for_each(|metric| match metric {
+                RouteMetric::Mtu(mtu) if *mtu != 0 => way.mtu = Some(*mtu),
+                RouteMetric::Advmss(mss) if *mss != 0 => way.advertised_mss = Some(*mss),
+                _ => {}
+            }),
             _ => {}
         }
     }
     way
-}
-
-fn mtu(metric: &RouteMetric) -> Option<u32> {
-    match metric {
-        RouteMetric::Mtu(mtu) if *mtu != 0 => Some(*mtu),
-        _ => None,
-    }
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

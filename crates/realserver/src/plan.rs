@@ -145,7 +145,7 @@ pub fn plan(wish: &Wish, sight: &Sight) -> Result<Vec<Setting>, Refusal> {
 }
 
 /// What is wrong with a wish on any host.
-fn check(wish: &Wish) -> Result<(), Refusal> {
+pub(crate) fn check(wish: &Wish) -> Result<(), Refusal> {
     let Some(first) = wish.modes.first() else { return Err(Refusal::NoMode) };
     if wish.has_vips() && wish.vips.is_empty() {
         return Err(Refusal::NoVip(*wish.modes.iter().find(|mode| **mode != Mode::Nat).unwrap_or(first)));

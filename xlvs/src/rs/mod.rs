@@ -3,6 +3,8 @@
 mod down;
 mod status;
 mod up;
+mod verify;
+mod wanted;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +22,8 @@ pub enum Command {
     Down(down::Options),
     /// Show what was set, whether it still holds, and what the tunnel end has seen.
     Status(status::Options),
+    /// Say what is wrong with it, a line a finding, with what to do; exit code 1: something does not work.
+    Verify(verify::Options),
 }
 
 /// Does it.
@@ -28,6 +32,7 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Up(options) => up::run(options),
         Command::Down(options) => down::run(options),
         Command::Status(options) => status::run(options),
+        Command::Verify(options) => verify::run(options),
     }
 }
 
