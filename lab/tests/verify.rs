@@ -1,9 +1,12 @@
-//! `xlvs rs verify`: every wrong set-up that it names is made and found, and the right one gives no finding.
+//! `xlvs rs verify` and `xlvs verify`: every wrong set-up that they name is made and found, and the right one gives no finding.
 
 mod common;
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result, ensure};
-use xlvs_lab::{Lab, NameServer, Reply, Server};
+use common::directed;
+use xlvs_lab::{Director, Lab, Layout, NameServer, Reply, Server};
 
 const ASK: u16 = 7000;
 const RIGHT: &str = "nothing is wrong\n";
@@ -187,4 +190,179 @@ fn refuses(server: &Server, line: &str, words: &[&str]) -> Result<()> {
 
 fn run(server: &Server, line: &str) -> Result<Reply> {
     server.rs(&line.split(' ').collect::<Vec<_>>())
+}
+
+// ---------------------------------------------------------------------------------------------------- on the director
+
+#[test]
+fn a_director_of_direct_routing_is_verified() -> Result<()> {
+    let lab = with_bare_servers(Layout::OneNetwork, 2)?;
+    let [server, other] = &lab.servers[..] else { unreachable!("two servers") };
+    let (vip, vip6) =
+        (SocketAddr::new(lab.vip(0).into(), ASK), SocketAddr::new(lab.layout().vip6(0).into(), ASK));
+    let up = format!("up --mode dr --vip {},{}", vip.ip(), vip6.ip());
+    directed(&lab, |lab, director| {
+        let names = NameServer::start(&server.netns, "rs1", ASK)?;
+        director.must(&format!("-A -t {vip}"))?;
+        director.must(&format!("-a -t {vip} -r {} -g", server.address))?;
+        director.must(&format!("-A -u {vip}"))?;
+        director.must(&format!("-a -u {vip} -r {} -g", server.address))?;
+        director.must(&format!("-A -t {vip6}"))?;
+        director.must(&format!("-a -t {vip6} -r [{}]:{ASK} -g", server.address6))?;
+        server.must(&up)?;
+        told(director, "", 0, &[RIGHT.trim()])?;
+
+        let silent = "what it is sent for the VIP";
+        server.must("down")?;
+        told(
+            director,
+            "",
+            1,
+            &[
+                &format!(
+                    "{}:7000 of TCP {vip}: {silent} {} is not answered; `xlvs rs verify` there",
+                    server.address,
+                    vip.ip()
+                ),
+                &format!("{}:7000 of UDP {vip}: {silent} {} is not answered", server.address, vip.ip()),
+                &format!("[{}]:7000 of TCP {vip6}: {silent} {} is not answered", server.address6, vip6.ip()),
+            ],
+        )?;
+        told(director, &format!("tcp/{vip} {}", server.address), 1, &["of TCP"])?;
+        server.must(&up)?;
+        drop(names);
+        told(director, &format!("tcp/{vip}"), 1, &[&format!("nothing listens there for {}", vip.ip())])?;
+        told(director, &format!("udp/{vip}"), 0, &[RIGHT.trim()])?;
+        let _names = NameServer::start(&server.netns, "rs1", ASK)?;
+
+        // Somebody who has the VIP and says so, a server or not.
+        other.netns.ip(&[format!("addr add {}/32 dev lo", vip.ip())])?;
+        let speaks = format!("answers ARP for the VIP {} on l0: run `xlvs rs up` there", vip.ip());
+        told(director, "", 1, &[&format!("the host with MAC 02:00:00:00:02:02 {speaks}")])?;
+        other.netns.ip(&[format!("addr del {}/32 dev lo", vip.ip())])?;
+        for place in ["all", "e0"] {
+            server.netns.sysctl(&format!("net.ipv4.conf.{place}.arp_ignore"), "0")?;
+        }
+        told(director, "", 1, &[&format!("the server {} (02:00:00:00:02:01) {speaks}", server.address)])?;
+        server.must(&up)?;
+
+        // Who is not there, who is behind a router, who is nowhere, and a VIP that nobody has.
+        director.must(&format!("-a -t {vip} -r 10.2.0.250 -g"))?;
+        told(director, &format!("tcp/{vip} 10.2.0.250"), 1, &["it does not answer on l0: is it up"])?;
+        lab.director.ip(&[format!("route add 10.9.0.0/24 via {}", server.address)])?;
+        director.must(&format!("-a -t {vip} -r 10.9.0.5 -g"))?;
+        let behind =
+            format!("it is behind {}, and direct routing needs it on a network of this host", server.address);
+        told(director, &format!("tcp/{vip} 10.9.0.5"), 1, &[&behind])?;
+        director.must(&format!("-a -t {vip} -r 203.0.113.5 -g"))?;
+        told(director, &format!("tcp/{vip} 203.0.113.5"), 1, &["there is no route to it"])?;
+        director.must("-A -t 10.2.0.100:80")?;
+        let nobody = "nobody answers for the VIP 10.2.0.100 on l0, whose network it is of: `ip addr add 10.2.0.100 dev l0`";
+        told(director, "10.2.0.100:80", 1, &[nobody])?;
+
+        let reply = director.command("verify", &["10.2.0.99:80"])?;
+        ensure!(
+            reply.code == Some(1) && reply.err.contains("there is no service 10.2.0.99:80"),
+            "{}",
+            reply.err
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_director_of_tunnels_is_verified() -> Result<()> {
+    let lab = with_bare_servers(Layout::TwoNetwork, 1)?;
+    let server = &lab.servers[0];
+    let (vip, vip6) =
+        (SocketAddr::new(lab.vip(0).into(), ASK), SocketAddr::new(lab.layout().vip6(0).into(), ASK));
+    let up = format!("up --mode tun --vip {},{}", vip.ip(), vip6.ip());
+    let named = format!("{up} --director {},{}", lab.layout().gateway(), lab.layout().gateway6());
+    for (host, device) in [(&lab.director, "l1"), (&server.netns, "e0")] {
+        host.ip(&[format!("link set {device} mtu 1600")])?;
+    }
+    directed(&lab, |lab, director| {
+        let _names = NameServer::start(&server.netns, "rs1", ASK)?;
+        server.must(&named)?;
+        let tunnels = [
+            "",
+            "--tun-type gre --tun-nocsum",
+            "--tun-type gre --tun-csum",
+            "--tun-type gue --tun-port 6080 --tun-nocsum",
+        ];
+        for (vip, real) in [
+            (vip, server.address.to_string()),
+            (vip6, format!("[{}]", server.address6)),
+            (vip, format!("[{}]", server.address6)),
+        ] {
+            for tunnel in tunnels {
+                director.must("-C")?;
+                director.must(&format!("-A -t {vip}"))?;
+                director.must(&format!("-a -t {vip} -r {real}:{ASK} -i {tunnel}"))?;
+                told(director, "", 0, &[RIGHT.trim()]).with_context(|| format!("{vip} {real} {tunnel}"))?;
+            }
+        }
+        director.must("-C")?;
+        director.must(&format!("-A -t {vip}"))?;
+        director.must(&format!("-a -t {vip} -r {} -i", server.address))?;
+        let silent =
+            format!("what it is sent for the VIP {} is not answered; `xlvs rs verify` there", vip.ip());
+        server.must(&format!("{up} --director 10.1.0.77"))?;
+        told(director, "", 1, &[&silent])?;
+        server.must(&up)?;
+        told(director, "", 0, &[RIGHT.trim()])?;
+        server.netns.ip(&["link set e0 xdp off"])?;
+        told(director, "", 1, &[&silent])?;
+        server.must(&up)?;
+
+        lab.director.ip(&[format!("route add {} dev l1 mtu 1500", server.address)])?;
+        let narrow = "the way takes 1500 bytes and the tunnel costs 20, so a client's packet of 1500";
+        let reply = director.command("verify", &[])?;
+        ensure!(reply.code == Some(0) && reply.out.starts_with("note: "), "{}", reply.out);
+        ensure!(reply.out.contains(narrow) && reply.out.contains("give the way 1520 bytes"), "{}", reply.out);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_director_of_nat_is_verified() -> Result<()> {
+    let lab = with_bare_servers(Layout::TwoNetwork, 1)?;
+    let server = &lab.servers[0];
+    directed(&lab, |lab, director| {
+        let names = NameServer::start(&server.netns, "rs1", 8080)?;
+        server.must("up --mode nat --gateway 10.1.0.254")?;
+        let vip = SocketAddr::new(lab.vip(0).into(), ASK);
+        director.must(&format!("-A -t {vip}"))?;
+        director.must(&format!("-a -t {vip} -r {}:8080 -m", server.address))?;
+        told(director, "", 0, &[RIGHT.trim()])?;
+        lab.director.sysctl("net.ipv4.ip_forward", "0")?;
+        told(director, "", 1, &["its answers by l1 are not routed on", "net.ipv4.ip_forward=1"])?;
+        lab.director.sysctl("net.ipv4.ip_forward", "1")?;
+        drop(names);
+        told(director, "", 1, &[&format!("nothing listens there for {}", server.address)])?;
+        server.netns.ip(&["link set e0 down"])?;
+        told(director, "", 1, &["it does not answer; `xlvs rs verify` there"])
+    })
+}
+
+fn with_bare_servers(layout: Layout, servers: usize) -> Result<Lab> {
+    let mut lab = Lab::lay_out(layout, 0)?;
+    for _ in 0..servers {
+        lab.add_bare_server()?;
+    }
+    Ok(lab)
+}
+
+/// Exit code and lines of `xlvs verify`: each of these is in a line of its own, and there is no other.
+fn told(director: &Director, line: &str, code: i32, lines: &[&str]) -> Result<()> {
+    let reply = director.command("verify", &line.split_whitespace().collect::<Vec<_>>())?;
+    let said: Vec<_> = reply.out.lines().collect();
+    ensure!(reply.code == Some(code), "{:?} {}{}", reply.code, reply.out, reply.err);
+    for words in lines {
+        ensure!(said.iter().any(|line| line.contains(words)), "it does not say {words:?}: {}", reply.out);
+    }
+    let strange = said.iter().filter(|line| !lines.iter().any(|words| line.contains(words)));
+    // One line may be told by two pieces of it.
+    ensure!(strange.count() == 0, "more than was to be found: {}", reply.out);
+    Ok(())
 }

@@ -57,7 +57,7 @@ pub fn who_has(device: &str, targets: &[Ipv4Addr]) -> io::Result<BTreeMap<Ipv4Ad
 }
 
 /// A socket that sees whole frames, of one device or of all. It does not wait.
-fn frames_of(link: Option<&LinkAddr>) -> io::Result<OwnedFd> {
+pub(crate) fn frames_of(link: Option<&LinkAddr>) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Packet, SockType::Raw, flags, Some(SockProtocol::EthAll))?;
     if let Some(link) = link {
@@ -67,7 +67,7 @@ fn frames_of(link: Option<&LinkAddr>) -> io::Result<OwnedFd> {
 }
 
 /// What has come since the last time.
-fn received(socket: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+pub(crate) fn received(socket: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
     let mut frames = Vec::new();
     let mut buffer = [0; 2048];
     loop {
@@ -80,7 +80,7 @@ fn received(socket: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
 }
 
 /// A device's address as sockets name it, and its MAC.
-fn link(device: &str) -> io::Result<(LinkAddr, Mac)> {
+pub(crate) fn link(device: &str) -> io::Result<(LinkAddr, Mac)> {
     let own = getifaddrs()?.filter(|own| own.interface_name == device);
     let link = own.filter_map(|own| own.address?.as_link_addr().copied()).next();
     let found = link.and_then(|link| Some((link, Mac(link.addr()?))));

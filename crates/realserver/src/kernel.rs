@@ -47,6 +47,11 @@ impl Kernel {
         Ok(Sight { devices, addresses, sysctls })
     }
 
+    /// A kernel parameter by its path below `/proc/sys`. `None`: there is none of that name.
+    pub fn sysctl(&self, key: &str) -> io::Result<Option<String>> {
+        read_sysctl(key)
+    }
+
     fn device(&mut self, name: &str) -> io::Result<Option<Device>> {
         Ok(self.netlink.devices()?.into_iter().find(|device| device.name == name))
     }

@@ -15,6 +15,7 @@ pub mod listeners;
 pub mod netlink;
 pub mod permanent;
 pub mod plan;
+pub mod probe;
 pub mod setting;
 pub mod store;
 pub mod tunnel;

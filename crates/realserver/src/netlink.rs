@@ -1,5 +1,6 @@
 //! The host's devices, addresses and routes over rtnetlink: questions and changes, one after the other.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -11,6 +12,9 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
     RouteType,
@@ -19,6 +23,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::libc;
 
+use crate::arp::Mac;
 use crate::plan::{Device, Held};
 
 /// A socket for one question at a time, in the network namespace of the thread that opened it.
@@ -197,6 +202,12 @@ impl Netlink {
         Ok(way(&message))
     }
 
+    /// The MACs of all neighbours that are known, by device and address.
+    pub fn neighbours(&mut self) -> io::Result<BTreeMap<(u32, IpAddr), Mac>> {
+        let parts = self.dump(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))?;
+        Ok(parts.iter().filter_map(neighbour).collect())
+    }
+
     fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<Part>> {
         self.send(message, NLM_F_DUMP)?;
         self.answer()
@@ -364,6 +375,21 @@ fn row(part: &Part) -> Option<Row> {
     }
     let to = IpNet::new(to, message.header.destination_prefix_length).ok()?;
     Some(Row { to, gateway, metric, raw: part.payload.clone() })
+}
+
+fn neighbour(part: &Part) -> Option<((u32, IpAddr), Mac)> {
+    let RouteNetlinkMessage::NewNeighbour(message) = part.decode()? else { return None };
+    let is_known = !matches!(message.header.state, NeighbourState::Incomplete | NeighbourState::Failed);
+    let (mut address, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address = Some(IpAddr::V4(*v4)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => address = Some(IpAddr::V6(*v6)),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok().map(Mac),
+            _ => {}
+        }
+    }
+    is_known.then_some(((message.header.ifindex, address?), mac?))
 }
 
 fn way(message: &RouteMessage) -> Way {

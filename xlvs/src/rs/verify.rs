@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use xlvs_realserver::Wish;
 use xlvs_realserver::listeners::Port;
 use xlvs_realserver::verify::{ask, findings};
+use xlvs_realserver::{Finding, Wish};
 
 use super::wanted::Wanted;
 use super::{Place, kernel, require_root};
+use crate::findings::tell;
 
 /// What the host should be: what `xlvs rs up` has made it, unless told, so that one can be looked at that was set up by hand.
 #[derive(Args, Clone, Debug)]
@@ -40,12 +41,5 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let sight = kernel.sight().context("look at this host's devices and addresses")?;
     let asked = ask(&mut kernel, &wish, &sight).context("ask this host's neighbours")?;
     let findings = findings(&wish, &ports, &sight, &asked)?;
-    for finding in &findings {
-        println!("{}: {finding}", if finding.is_fault() { "wrong" } else { "note" });
-    }
-    if findings.is_empty() {
-        println!("nothing is wrong");
-    }
-    let works = !findings.iter().any(xlvs_realserver::Finding::is_fault);
-    Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(tell(&findings, Finding::is_fault))
 }
