@@ -9,6 +9,7 @@
 //! Nothing here knows of directors' services or of connections.
 
 pub mod arp;
+mod files;
 mod kernel;
 pub mod lifecycle;
 pub mod listeners;

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::files::{make_parent, remove_if_there, replace};
 use crate::setting::{Setting, sysctl_name};
 use crate::store::State;
 
@@ -36,9 +37,11 @@ impl Permanent {
     }
 
     /// Writes them, for what was set and what was there before.
-    pub fn write(&self, binary: &Path, state: &State) -> io::Result<()> {
-        replace(&self.sysctls, &sysctls(state)?)?;
-        replace(&self.unit, &unit(binary, &state.wish.arguments()))?;
+    ///
+    /// `places` are the words that say where the state file is, when it is not in the usual place.
+    pub fn write(&self, binary: &Path, places: &[String], state: &State) -> io::Result<()> {
+        replace(&self.sysctls, sysctls(state)?.as_bytes())?;
+        replace(&self.unit, unit(binary, places, &state.wish.arguments()).as_bytes())?;
         make_parent(&self.link)?;
         remove_if_there(&self.link)?;
         std::os::unix::fs::symlink(Path::new("..").join(UNIT), &self.link)
@@ -79,9 +82,10 @@ fn sysctls(state: &State) -> io::Result<String> {
     Ok(text)
 }
 
-/// The unit. `arguments` are those of `xlvs rs up`.
-fn unit(binary: &Path, arguments: &[String]) -> String {
-    let words: Vec<_> = arguments.iter().map(|word| quoted(word)).collect();
+/// The unit. `arguments` are those of `xlvs rs up`, `places` those of `down`, too.
+fn unit(binary: &Path, places: &[String], arguments: &[String]) -> String {
+    let line = |words: &[String]| words.iter().map(|word| format!(" {}", quoted(word))).collect::<String>();
+    let (places, arguments) = (line(places), line(arguments));
     let binary = quoted(&binary.to_string_lossy());
     format!(
         "# Written by `xlvs rs up --permanent`; `xlvs rs down --permanent` removes it.\n\
@@ -93,12 +97,11 @@ fn unit(binary: &Path, arguments: &[String]) -> String {
          [Service]\n\
          Type=oneshot\n\
          RemainAfterExit=yes\n\
-         ExecStart={binary} rs up {}\n\
-         ExecStop={binary} rs down\n\
+         ExecStart={binary} rs up{arguments}{places}\n\
+         ExecStop={binary} rs down{places}\n\
          \n\
          [Install]\n\
-         WantedBy=multi-user.target\n",
-        words.join(" ")
+         WantedBy=multi-user.target\n"
     )
 }
 
@@ -106,25 +109,6 @@ fn unit(binary: &Path, arguments: &[String]) -> String {
 fn quoted(word: &str) -> String {
     let escaped = word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
     if escaped.contains(char::is_whitespace) { format!("\"{escaped}\"") } else { escaped }
-}
-
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    make_parent(path)?;
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, text)?;
-    std::fs::rename(&fresh, path)
-}
-
-fn make_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), std::fs::create_dir_all)
-}
-
-fn remove_if_there(path: &Path) -> io::Result<bool> {
-    match std::fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e),
-    }
 }
 
 #[cfg(test)]
@@ -136,9 +120,12 @@ mod tests {
     #[test]
     fn a_unit_runs_the_same_command() {
         let arguments = ["--mode", "dr", "--vip", "192.0.2.10"].map(str::to_owned);
-        let text = unit(Path::new("/opt/my xlvs"), &arguments);
+        let text = unit(Path::new("/opt/my xlvs"), &[], &arguments);
         assert!(text.contains("ExecStart=\"/opt/my xlvs\" rs up --mode dr --vip 192.0.2.10\n"), "{text}");
         assert!(text.contains("ExecStop=\"/opt/my xlvs\" rs down\n"), "{text}");
+        let text = unit(Path::new("/xlvs"), &["--run-dir".to_owned(), "/run/100%".to_owned()], &arguments);
+        assert!(text.contains(" --vip 192.0.2.10 --run-dir /run/100%%\n"), "{text}");
+        assert!(text.contains("rs down --run-dir /run/100%%\n"), "{text}");
     }
 
     #[test]
@@ -152,8 +139,8 @@ mod tests {
             wish: Wish::new([Mode::Dr], [vip]),
             made: vec![(quiet.clone(), Found::Value("0".into())), (address, Found::Nothing)],
         };
-        files.write(Path::new("/a"), &state).unwrap();
-        files.write(Path::new("/b"), &state).unwrap();
+        files.write(Path::new("/a"), &[], &state).unwrap();
+        files.write(Path::new("/b"), &[], &state).unwrap();
         let text = std::fs::read_to_string(&files.link).expect("the link leads to the unit");
         assert!(text.contains("ExecStart=/b rs up --mode dr --vip 192.0.2.10\n"), "{text}");
         let text = std::fs::read_to_string(&files.sysctls).unwrap();

@@ -113,17 +113,29 @@ pub enum Refusal {
         mode: Mode,
     },
     /// The kernel has no such device.
-    #[error("there is no tunl0 here; `modprobe ipip` makes it, or leave --tunnel-end away")]
-    NoKernelTunnel,
+    #[error(
+        "no tunnel device of the kernel's here takes packets for {0}; `modprobe ipip` (ip_gre, ip6_tunnel) makes one, or leave --tunnel-end away"
+    )]
+    NoKernelTunnel(IpAddr),
     /// What the kernel's device does not do.
     #[error(
-        "the kernel's tunl0 takes packets from everybody; leave --tunnel-end away to have only the directors' taken"
+        "the kernel's tunnel devices take packets from everybody; leave --tunnel-end away to have only the directors' taken"
     )]
     KernelTakesAll,
-    /// What the kernel's device does not do.
-    #[error("{0} cannot come by the kernel's tunl0, which unwraps IPv4 only; leave --tunnel-end away")]
-    KernelUnwrapsV4(IpAddr),
 }
+
+/// Which VIPs' packets come out of a device.
+type Takes = fn(&IpAddr) -> bool;
+
+/// The tunnel devices that the kernel makes by itself, which take what no other takes.
+pub(crate) const KERNEL_ENDS: [(&str, Takes); 3] = [
+    // IPv4 in IPv4.
+    ("tunl0", IpAddr::is_ipv4),
+    // IPv6 in IPv6.
+    ("ip6tnl0", IpAddr::is_ipv6),
+    // Either in GRE over IPv4, without key and checksum.
+    ("gre0", |_| true),
+];
 
 /// Makes the plan. ARP is silenced first, and the VIPs come last but for routes: at no time does anybody answer for them.
 pub fn plan(wish: &Wish, sight: &Sight) -> Result<Vec<Setting>, Refusal> {
@@ -264,14 +276,15 @@ fn end_tunnels(
             if !wish.directors.is_empty() {
                 return Err(Refusal::KernelTakesAll);
             }
-            if let Some(vip) = wish.vips.iter().find(|vip| vip.is_ipv6()) {
-                return Err(Refusal::KernelUnwrapsV4(*vip));
+            let exists = |name: &str| sight.devices.iter().any(|device| device.name == name);
+            let ends: Vec<_> = KERNEL_ENDS.into_iter().filter(|(name, _)| exists(name)).collect();
+            if let Some(vip) = wish.vips.iter().find(|vip| !ends.iter().any(|(_, takes)| takes(vip))) {
+                return Err(Refusal::NoKernelTunnel(*vip));
             }
-            if !sight.devices.iter().any(|device| device.name == "tunl0") {
-                return Err(Refusal::NoKernelTunnel);
+            for (name, _) in ends.into_iter().filter(|(_, takes)| wish.vips.iter().any(takes)) {
+                loosen_rp_filter(name, sight, plan);
+                plan.push(Setting::LinkUp { device: name.to_owned() });
             }
-            loosen_rp_filter("tunl0", sight, plan);
-            plan.push(Setting::LinkUp { device: "tunl0".to_owned() });
         }
     }
     Ok(())
@@ -319,7 +332,8 @@ fn is_neighbour(held: &Held, gateway: &IpAddr) -> bool {
     held.address.contains(gateway) && held.address.addr() != *gateway && held.device != "lo"
 }
 
-fn everybody(like: IpAddr) -> IpNet {
+/// All addresses of a family.
+pub(crate) fn everybody(like: IpAddr) -> IpNet {
     match like {
         IpAddr::V4(_) => IpNet::V4(Default::default()),
         IpAddr::V6(_) => IpNet::V6(Default::default()),
@@ -492,15 +506,30 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_tunnel_device_is_taken_as_it_is() {
+    fn the_kernels_tunnel_devices_are_taken_as_they_are() {
         let mut wanted = Wish { tunnel_end: TunnelEnd::Kernel, ..wish(&[Mode::Tun], &["10.0.0.100"]) };
-        assert_eq!(plan(&wanted, &host()), Err(Refusal::NoKernelTunnel));
-        let mut has_it = with(host(), "all", "rp_filter", "1");
-        let tunl0 = Device { name: "tunl0".into(), is_ethernet: false, ..has_it.devices[0].clone() };
-        has_it.devices.push(tunl0);
-        let shown = commands(&wanted, &has_it);
-        assert_eq!(shown[4..6], ["sysctl -w net.ipv4.conf.tunl0.rp_filter=2", "ip link set tunl0 up"]);
+        assert_eq!(plan(&wanted, &host()), Err(Refusal::NoKernelTunnel(ip("10.0.0.100"))));
+        let mut has_them = with(host(), "all", "rp_filter", "1");
+        for name in ["tunl0", "gre0"] {
+            let device = Device { name: name.into(), is_ethernet: false, ..has_them.devices[0].clone() };
+            has_them.devices.push(device);
+        }
+        let shown = commands(&wanted, &has_them);
+        assert_eq!(
+            shown[4..],
+            [
+                "sysctl -w net.ipv4.conf.tunl0.rp_filter=2",
+                "ip link set tunl0 up",
+                "sysctl -w net.ipv4.conf.gre0.rp_filter=2",
+                "ip link set gre0 up",
+                "ip addr add 10.0.0.100/32 dev lo",
+            ]
+        );
+        wanted.vips = [ip("fd00::100")].into();
+        assert!(commands(&wanted, &has_them).contains(&"ip link set gre0 up".to_owned()));
+        has_them.devices.pop();
+        assert_eq!(plan(&wanted, &has_them), Err(Refusal::NoKernelTunnel(ip("fd00::100"))));
         wanted.directors = vec!["10.1.0.254/32".parse().unwrap()];
-        assert_eq!(plan(&wanted, &has_it), Err(Refusal::KernelTakesAll));
+        assert_eq!(plan(&wanted, &has_them), Err(Refusal::KernelTakesAll));
     }
 }

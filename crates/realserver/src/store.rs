@@ -1,7 +1,7 @@
 //! What there was before, kept in a file until it is put back. It lies where a reboot empties: settings are gone then, too.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::files;
 use crate::setting::{Found, Setting};
 use crate::wish::Wish;
 
@@ -71,7 +72,7 @@ impl Store {
     pub fn lock(&self) -> Result<Lock, StoreError> {
         let path = self.path.with_extension("lock");
         let open = || {
-            make_parent(&path)?;
+            files::make_parent(&path)?;
             File::create(&path)
         };
         let file = open().map_err(|e| StoreError::Io(path.clone(), e))?;
@@ -102,36 +103,20 @@ impl Store {
     pub fn write(&self, state: Option<&State>) -> Result<(), StoreError> {
         let written = match state {
             Some(state) => self.replace(state),
-            None => remove_if_there(&self.path),
+            None => files::remove_if_there(&self.path).map(drop),
         };
         written.map_err(|e| StoreError::Io(self.path.clone(), e))
     }
 
     fn replace(&self, state: &State) -> io::Result<()> {
-        make_parent(&self.path)?;
         let kept = Kept { namespace: namespace()?, state: state.clone() };
-        let fresh = self.path.with_extension("new");
-        let mut file = File::create(&fresh)?;
-        file.write_all(&serde_json::to_vec_pretty(&kept)?)?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, &self.path)
+        files::replace(&self.path, &serde_json::to_vec_pretty(&kept)?)
     }
 }
 
 /// The number of this thread's network namespace.
 fn namespace() -> io::Result<u64> {
     std::fs::metadata("/proc/thread-self/ns/net").map(|namespace| namespace.ino())
-}
-
-fn make_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), std::fs::create_dir_all)
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 #[cfg(test)]

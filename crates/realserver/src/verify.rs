@@ -10,8 +10,8 @@ use thiserror::Error;
 use crate::arp::{Mac, who_has};
 use crate::listeners::{Listener, Port, listeners};
 use crate::netlink::Way;
-use crate::plan::{Refusal, Sight, check, ignores_lo, interfaces, number};
-use crate::wish::{Mode, TunnelEnd, Wish};
+use crate::plan::{KERNEL_ENDS, Refusal, Sight, check, everybody, ignores_lo, interfaces, number};
+use crate::wish::{Mode, Wish};
 use crate::{Kernel, tunnel};
 
 /// Bytes of the smallest tunnel's outer headers: IPv4.
@@ -273,24 +273,32 @@ fn arp(wish: &Wish, interfaces: &[String], sight: &Sight, asked: &Asked, found: 
 /// A packet out of a tunnel may have come by another way than it goes back; one of DR only when the way back leads elsewhere.
 fn filters(wish: &Wish, interfaces: &[String], sight: &Sight, asked: &Asked, found: &mut Vec<Finding>) {
     let tunnelled = wish.modes.contains(&Mode::Tun);
-    let kernel = tunnelled && wish.tunnel_end == TunnelEnd::Kernel;
-    let tunl0 = kernel.then(|| "tunl0".to_owned());
-    for device in interfaces.iter().chain(&tunl0) {
-        let counting = number(sight, device, "rp_filter").max(number(sight, "all", "rp_filter"));
-        let index = sight.devices.iter().find(|one| one.name == *device).map(|one| one.index);
+    let kernels = kernel_ends(sight);
+    for device in sight
+        .devices
+        .iter()
+        .filter(|one| interfaces.contains(&one.name) || kernels.contains(&one.name.as_str()))
+    {
+        let counting = number(sight, &device.name, "rp_filter").max(number(sight, "all", "rp_filter"));
         let mut ways = asked.from_vips.iter().filter_map(|(vip, way)| way.as_ref().filter(|_| vip.is_ipv4()));
-        let unwrapped = if kernel { tunl0.as_ref() == Some(device) } else { tunnelled };
-        if counting == 1 && (unwrapped || ways.any(|way| Some(way.device) != index)) {
-            found.push(Finding::StrictFilter { device: device.clone() });
+        let unwrapped = kernels.contains(&device.name.as_str()) || asked.tunnel_ends.contains(&device.name);
+        if counting == 1 && (tunnelled && unwrapped || ways.any(|way| way.device != device.index)) {
+            found.push(Finding::StrictFilter { device: device.name.clone() });
         }
     }
+}
+
+/// The kernel's tunnel ends that are up.
+fn kernel_ends(sight: &Sight) -> Vec<&'static str> {
+    let is_up = |name: &&str| sight.devices.iter().any(|device| device.name == *name && device.is_up);
+    KERNEL_ENDS.into_iter().map(|(name, _)| name).filter(is_up).collect()
 }
 
 fn tunnels(wish: &Wish, interfaces: &[String], sight: &Sight, asked: &Asked, found: &mut Vec<Finding>) {
     if !wish.modes.contains(&Mode::Tun) {
         return;
     }
-    let by_kernel = sight.devices.iter().any(|device| device.name == "tunl0" && device.is_up);
+    let by_kernel = !kernel_ends(sight).is_empty();
     for device in interfaces.iter().filter(|device| !by_kernel && !asked.tunnel_ends.contains(*device)) {
         found.push(Finding::NoTunnelEnd { device: device.clone() });
     }
@@ -315,8 +323,8 @@ fn place(vip: IpAddr, sight: &Sight) -> Vec<Finding> {
     if places.is_empty() {
         return vec![Finding::VipMissing { vip }];
     }
-    // The kernel's tunnel device has no ARP.
-    let spoken = |device: &str| !matches!(device, "lo" | "tunl0");
+    // The kernel's tunnel devices have no ARP.
+    let spoken = |device: &str| device != "lo" && !KERNEL_ENDS.iter().any(|(name, _)| *name == device);
     let wrong = places.into_iter().filter_map(|held| {
         let (device, address) = (held.device.clone(), held.address);
         if spoken(&device) {
@@ -382,18 +390,52 @@ fn clients(wish: &Wish) -> Vec<IpNet> {
     wish.clients.clone()
 }
 
-fn everybody(like: IpAddr) -> IpNet {
-    match like {
-        IpAddr::V4(_) => IpNet::V4(Default::default()),
-        IpAddr::V6(_) => IpNet::V6(Default::default()),
-    }
-}
-
 /// One of them. For everybody an address that is nobody's (RFC 5737, RFC 3849).
 fn sample(clients: IpNet) -> IpAddr {
     match (clients, clients.prefix_len()) {
         (IpNet::V4(_), 0) => IpAddr::from([203, 0, 113, 1]),
         (IpNet::V6(_), 0) => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]),
         _ => clients.hosts().next().unwrap_or_else(|| clients.addr()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Device, Held, conf};
+
+    #[test]
+    fn the_kernels_tunnel_end_is_one_too() {
+        let device = |name: &str, index, is_ethernet| Device {
+            name: name.into(),
+            index,
+            is_ethernet,
+            is_up: true,
+            mtu: 1600,
+            program: None,
+        };
+        let held =
+            |device: &str, address: &str| Held { device: device.into(), address: address.parse().unwrap() };
+        let mut sight = Sight {
+            devices: vec![device("e0", 2, true), device("tunl0", 3, false)],
+            addresses: vec![held("e0", "10.1.0.11/24"), held("tunl0", "10.0.0.100/32")],
+            sysctls: [("arp_ignore", "1"), ("arp_announce", "2")]
+                .map(|(name, value)| (conf("all", name), value.to_owned()))
+                .into(),
+        };
+        let vip = "10.0.0.100".parse().unwrap();
+        let wish = Wish::new([Mode::Tun], [vip]);
+        let asked =
+            Asked { from_vips: vec![(vip, Some(Way { device: 2, ..Way::default() }))], ..Asked::default() };
+        let found = |sight: &Sight| findings(&wish, &BTreeSet::new(), sight, &asked).unwrap();
+        assert_eq!(found(&sight), []);
+
+        sight.sysctls.insert(conf("all", "rp_filter"), "1".into());
+        assert_eq!(found(&sight), [Finding::StrictFilter { device: "tunl0".into() }]);
+        sight.sysctls.insert(conf("tunl0", "rp_filter"), "2".into());
+        assert_eq!(found(&sight), []);
+
+        sight.devices[1].is_up = false;
+        assert_eq!(found(&sight), [Finding::NoTunnelEnd { device: "e0".into() }]);
     }
 }

@@ -36,7 +36,7 @@ pub enum TunnelEnd {
     /// Our XDP program: IP in IP, GRE and GUE, for the VIPs only, and from named directors only if there are any.
     #[default]
     Xdp,
-    /// The kernel's `tunl0`: IPv4 in IPv4 from everybody, for every address of the host.
+    /// The kernel's devices, those that are there of `tunl0`, `ip6tnl0` and `gre0`: from everybody, for every address of the host.
     Kernel,
 }
 

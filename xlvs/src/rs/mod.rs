@@ -6,7 +6,7 @@ mod up;
 mod verify;
 mod wanted;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
@@ -36,11 +36,14 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// The director's, too, whose files have other names.
+const RUN_DIR: &str = "/run/xlvs";
+
 /// Where things are kept.
 #[derive(Args, Clone, Debug)]
 struct Place {
     /// Directory of the state file, which says what there was before.
-    #[arg(long, env = "XLVS_RUN_DIR", default_value = "/run/xlvs", value_name = "DIR")]
+    #[arg(long, env = "XLVS_RUN_DIR", default_value = RUN_DIR, value_name = "DIR")]
     run_dir: PathBuf,
     /// In place of /etc, for what is permanent.
     #[arg(long, default_value = "/etc", value_name = "DIR", hide = true)]
@@ -50,6 +53,14 @@ struct Place {
 impl Place {
     fn store(&self) -> Store {
         Store::in_directory(&self.run_dir)
+    }
+
+    /// The words that name another place than the usual one.
+    fn words(&self) -> Vec<String> {
+        if self.run_dir == Path::new(RUN_DIR) {
+            return Vec::new();
+        }
+        vec!["--run-dir".to_owned(), self.run_dir.to_string_lossy().into_owned()]
     }
 
     fn permanent(&self) -> Permanent {

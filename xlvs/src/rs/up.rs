@@ -45,7 +45,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     if options.permanent {
         let binary = std::env::current_exe().context("find this program")?;
-        files.write(&binary, &done.state).context("write the systemd unit and the file for sysctl.d")?;
+        files
+            .write(&binary, &options.place.words(), &done.state)
+            .context("write the systemd unit and the file for sysctl.d")?;
         println!("{} and {} do the same after a reboot", files.unit.display(), files.sysctls.display());
     }
     Ok(if tell_left(&done.left) { ExitCode::SUCCESS } else { ExitCode::FAILURE })

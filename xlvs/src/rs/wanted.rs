@@ -25,7 +25,7 @@ pub struct Wanted {
     /// tun: UDP port of GUE; 0 is none.
     #[arg(long, value_name = "PORT", default_value_t = GUE_PORT)]
     gue_port: u16,
-    /// tun: who takes the packets apart: xlvs's program, or the kernel's tunl0 (IPv4 in IPv4 only, from everybody).
+    /// tun: who takes the packets apart: xlvs's program, or the kernel's tunl0, ip6tnl0 and gre0 (from everybody, no GUE).
     #[arg(long, value_name = "WHO", default_value = "xdp")]
     tunnel_end: TunnelEnds,
     /// nat: the director's address on this network, one a family.
@@ -50,7 +50,7 @@ enum Modes {
 enum TunnelEnds {
     /// xlvs's own.
     Xdp,
-    /// tunl0.
+    /// Those of its devices that are there.
     Kernel,
 }
 
