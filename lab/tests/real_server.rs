@@ -5,10 +5,12 @@ mod common;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use common::arp::Ear;
+use nix::sys::signal::Signal;
 use xlvs_lab::{Lab, Netns, Reply, Server};
 
 const DIRECTOR_MAC: &str = "02:00:00:00:00:fe";
@@ -149,6 +151,37 @@ fn what_was_changed_meanwhile_is_left_and_told() -> Result<()> {
     let reply = server.rs(&["down"])?;
     ensure!(reply.code == Some(0) && reply.err.contains("left as it is"), "{}", reply.err);
     ensure!(dump(&server.netns)?.contains("ipv4/conf/all/arp_ignore=8"));
+    Ok(())
+}
+
+#[test]
+fn a_command_that_is_killed_leaves_enough_to_put_everything_back() -> Result<()> {
+    let (lab, _) = bare()?;
+    let server = &lab.servers[0];
+    let before = dump(&server.netns)?;
+    let vips = (0..60).map(|number| lab.vip(number).to_string()).collect::<Vec<_>>().join(",");
+    let mut half = 0;
+    // Too early, too late.
+    let (mut early, mut late) = (Duration::ZERO, Duration::from_millis(200));
+    for _ in 0..30 {
+        let mut xlvs = Command::new(xlvs_lab::director::binary()?);
+        xlvs.args(["rs", "up", "--mode", "tun", "--vip", &vips]).stdout(Stdio::null());
+        let up = server.netns.spawn(xlvs.env("XLVS_RUN_DIR", &server.run_dir))?;
+        let delay = (early + late) / 2;
+        std::thread::sleep(delay);
+        up.signal(Signal::SIGKILL)?;
+        up.output()?;
+        let there = dump(&server.netns)?;
+        match there.matches("inet 10.2.0.").count() {
+            // All VIPs and its own.
+            61 => late = delay,
+            _ if there == before => early = delay,
+            _ => half += 1,
+        }
+        server.must("down")?;
+        same(&before, &dump(&server.netns)?).with_context(|| format!("killed after {delay:?}"))?;
+    }
+    ensure!(half > 0, "it was never killed in the middle");
     Ok(())
 }
 

@@ -125,6 +125,7 @@ fn what_fits_into_the_tunnel_arrives_and_for_the_rest_the_client_is_told() -> Re
 fn another_program_on_the_interface_is_left_alone() -> Result<()> {
     let mut lab = Lab::two_network(0)?;
     lab.add_bare_server()?;
+    lab.add_bare_server()?;
     lab.occupy_server(0)?;
     let server = &lab.servers[0];
     let before = links(server)?;
@@ -135,6 +136,18 @@ fn another_program_on_the_interface_is_left_alone() -> Result<()> {
         reply.err
     );
     ensure!(links(server)? == before);
+    ensure!(server.must("down")? == "nothing was set up here\n");
+
+    // One that has taken the end's place is not ours to remove.
+    let server = &lab.servers[1];
+    server.must(&up(""))?;
+    server.netns.ip(&["link set e0 xdp off"])?;
+    lab.occupy_server(1)?;
+    let server = &lab.servers[1];
+    ensure!(server.rs(&["status"])?.code == Some(1));
+    let reply = server.rs(&["down"])?;
+    ensure!(reply.code == Some(0) && reply.err.contains("left as it is"), "{:?} {}", reply.code, reply.err);
+    ensure!(links(server)?.contains("xdp"), "the other program is gone");
     ensure!(server.must("down")? == "nothing was set up here\n");
     Ok(())
 }

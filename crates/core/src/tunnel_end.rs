@@ -11,6 +11,11 @@ use crate::packet::Packet;
 use crate::parse::L3;
 use crate::wire::{AddrV6, Ethernet, Gre, GreSum, Gue, Ipv4, Ipv6, Udp, ethertype, ip_protocol};
 
+/// So many VIPs an end may have.
+pub const MAX_VIPS: usize = 4096;
+/// So many prefixes of directors.
+pub const MAX_DIRECTORS: usize = 1024;
+
 /// What the end is told by its operator, and where it counts. Addresses of IPv4 are [mapped](AddrV6::mapped).
 pub trait TunnelEnd {
     /// Is it a VIP of this server?

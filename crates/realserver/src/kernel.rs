@@ -72,18 +72,12 @@ impl Kernel {
 
     fn look_at_tunnel_end(&mut self, setup: &TunnelSetup) -> io::Result<Found> {
         let Some(device) = self.device(&setup.device)? else { return Ok(Found::Nothing) };
-        match device.program {
-            None => Ok(Found::Nothing),
-            Some(_) if !tunnel::is_ours(&device) => Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                format!(
-                    "{0} already runs another XDP program; remove it (`ip link set dev {0} xdp off`) or name another interface",
-                    setup.device
-                ),
-            )),
-            Some(_) if self.setups.contains(setup) => Ok(Found::Same),
-            Some(_) => Ok(Found::OtherSetup),
-        }
+        Ok(match device.program {
+            None => Found::Nothing,
+            Some(_) if !tunnel::is_ours(&device) => Found::Foreign,
+            Some(_) if self.setups.contains(setup) => Found::Same,
+            Some(_) => Found::OtherSetup,
+        })
     }
 
     fn make_tunnel_end(&mut self, setup: &TunnelSetup) -> io::Result<()> {

@@ -27,6 +27,11 @@ pub enum Trouble {
     /// The state file.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Somebody else's program is in a tunnel end's place.
+    #[error(
+        "{0} already runs another XDP program; remove it (`ip link set dev {0} xdp off`) or name another interface: --interface"
+    )]
+    Foreign(String),
     /// A setting could not be made; what this run had made was taken back.
     #[error("`{0}` failed: {1}; everything is as it was before")]
     Make(String, #[source] io::Error),
@@ -77,6 +82,9 @@ pub fn up(
     let mut to_make = Vec::new();
     for setting in plan {
         let found = host.look(&setting).map_err(|why| Trouble::Make(setting.to_string(), why))?;
+        if let (Setting::TunnelEnd(setup), Found::Foreign) = (&setting, &found) {
+            return Err(Trouble::Foreign(setup.device.clone()));
+        }
         let known = old_made.iter().find(|(other, _)| other.is_place_of(&setting));
         made.push((setting.clone(), known.map_or_else(|| found.clone(), |(_, before)| before.clone())));
         if !setting.holds(&found) {

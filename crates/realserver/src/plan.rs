@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use thiserror::Error;
+use xlvs_core::tunnel_end::{MAX_DIRECTORS, MAX_VIPS};
 
 use crate::setting::{Setting, TunnelSetup};
 use crate::wish::{Mode, TunnelEnd, Wish};
@@ -112,6 +113,16 @@ pub enum Refusal {
         /// Where it has one.
         mode: Mode,
     },
+    /// More than there is room for.
+    #[error("{option} takes {most} at the most, and there are {given}")]
+    TooMany {
+        /// The option.
+        option: &'static str,
+        /// As many as there is room for.
+        most: usize,
+        /// As many as were named.
+        given: usize,
+    },
     /// The kernel has no such device.
     #[error(
         "no tunnel device of the kernel's here takes packets for {0}; `modprobe ipip` (ip_gre, ip6_tunnel) makes one, or leave --tunnel-end away"
@@ -164,6 +175,13 @@ pub(crate) fn check(wish: &Wish) -> Result<(), Refusal> {
     }
     if let Some(vip) = wish.vips.iter().find(|vip| !is_unicast(**vip)) {
         return Err(Refusal::NotUnicast(*vip));
+    }
+    for (option, given, most) in
+        [("--vip", wish.vips.len(), MAX_VIPS), ("--director", wish.directors.len(), MAX_DIRECTORS)]
+    {
+        if given > most {
+            return Err(Refusal::TooMany { option, most, given });
+        }
     }
     let useless = |option, mode| Err(Refusal::Useless { option, mode });
     if !wish.vips.is_empty() && !wish.has_vips() {
@@ -485,6 +503,11 @@ mod tests {
         assert_eq!(refused(&dr, &elsewhere), Refusal::VipElsewhere { vip, device: "e0".into(), address });
         elsewhere.addresses.last_mut().unwrap().device = "lo".into();
         assert_eq!(refused(&dr, &elsewhere), Refusal::VipSwallows { address });
+
+        let many = (0..=MAX_VIPS as u32).map(|number| IpAddr::from((0x0a00_0000 + number).to_be_bytes()));
+        let (option, most, given) = ("--vip", MAX_VIPS, MAX_VIPS + 1);
+        let too_many = Refusal::TooMany { option, most, given };
+        assert_eq!(refused(&Wish { vips: many.collect(), ..dr.clone() }, &host()), too_many);
 
         let unknown = Wish { interfaces: vec!["e9".into()], ..dr.clone() };
         assert_eq!(refused(&unknown, &host()), Refusal::NoInterface("e9".into()));

@@ -67,6 +67,8 @@ pub enum Found {
     OtherRoute(Vec<u8>),
     /// A tunnel end of ours that is set up otherwise.
     OtherSetup,
+    /// Somebody else's XDP program, where a tunnel end is to be.
+    Foreign,
 }
 
 impl Setting {

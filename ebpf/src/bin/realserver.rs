@@ -12,17 +12,17 @@ use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray};
 use aya_ebpf::programs::XdpContext;
-use xlvs_core::tunnel_end::{self, Fate, Outcome, TunnelEnd};
+use xlvs_core::tunnel_end::{self, Fate, MAX_DIRECTORS, MAX_VIPS, Outcome, TunnelEnd};
 use xlvs_core::wire::AddrV6;
 
 use crate::packet::XdpPacket;
 
 /// The VIPs that packets inside may be for. IPv4 is mapped into IPv6, here and in the next.
 #[map]
-static VIPS: HashMap<[u8; 16], u8> = HashMap::with_max_entries(4096, 0);
+static VIPS: HashMap<[u8; 16], u8> = HashMap::with_max_entries(MAX_VIPS as u32, 0);
 /// Who may send tunnels' packets. `BPF_F_NO_PREALLOC`, as the kernel asks for of this kind.
 #[map]
-static DIRECTORS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(1024, 1);
+static DIRECTORS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(MAX_DIRECTORS as u32, 1);
 /// UDP port of GUE, network order (0 is none); whether only [`DIRECTORS`] may send.
 #[map]
 static SETUP: Array<[u16; 2]> = Array::with_max_entries(1, 0);

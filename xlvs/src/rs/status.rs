@@ -77,8 +77,7 @@ fn look(kernel: &mut Kernel, state: State) -> io::Result<Status> {
     let mut tunnel_ends = Vec::new();
     let devices = kernel.sight()?.devices;
     for (setting, _) in &state.made {
-        // What cannot be looked at does not hold: somebody else's program in the tunnel end's place, for one.
-        let holds = kernel.look(setting).is_ok_and(|found| setting.holds(&found));
+        let holds = setting.holds(&kernel.look(setting)?);
         settings.push(Shown { setting: setting.to_string(), holds });
         let Setting::TunnelEnd(setup) = setting else { continue };
         let Some(device) = devices.iter().find(|device| device.name == setup.device) else { continue };
