@@ -219,10 +219,17 @@ pub fn interfaces(wish: &Wish, sight: &Sight) -> Result<Vec<String>, Refusal> {
             None => Ok(wish.interfaces.clone()),
         };
     }
-    let has_address = |name: &str| sight.addresses.iter().any(|held| held.device == name);
+    // The port of a bridge has a link-local address, too, but packets come in by the bridge.
+    let has_address = |name: &str| {
+        sight.addresses.iter().any(|held| held.device == name && !is_link_local(held.address.addr()))
+    };
     let usual = sight.devices.iter().filter(|d| d.is_ethernet && d.is_up && has_address(&d.name));
     let names: Vec<_> = usual.map(|device| device.name.clone()).collect();
     if names.is_empty() { Err(Refusal::NowhereToReceive) } else { Ok(names) }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// A VIP may be nowhere, or alone on `lo`.
@@ -375,7 +382,12 @@ mod tests {
             |device: &str, address: &str| Held { device: device.into(), address: address.parse().unwrap() };
         Sight {
             devices: vec![device("lo", 1, false), device("e0", 2, true), device("idle", 3, true)],
-            addresses: vec![held("lo", "127.0.0.1/8"), held("e0", "10.1.0.11/24"), held("e0", "fd01::11/64")],
+            addresses: vec![
+                held("lo", "127.0.0.1/8"),
+                held("idle", "fe80::3/64"),
+                held("e0", "10.1.0.11/24"),
+                held("e0", "fd01::11/64"),
+            ],
             sysctls: BTreeMap::new(),
         }
     }
@@ -465,7 +477,7 @@ mod tests {
         wanted.directors = vec!["10.1.0.254/32".parse().unwrap()];
         let shown = commands(&wanted, &host());
         let end = "# xlvs's tunnel end on e0: IP in IP, GRE, GUE on UDP port 6080, for 10.0.0.100, \
-                   from 10.1.0.254/32 only";
+                   from 10.1.0.254 only";
         assert_eq!(shown[4..], [end, "ip addr add 10.0.0.100/32 dev lo"]);
     }
 

@@ -122,9 +122,15 @@ impl fmt::Display for TunnelSetup {
         write!(f, ", for {}", listed(vips))?;
         match directors[..] {
             [] => write!(f, ", from everybody"),
-            _ => write!(f, ", from {} only", listed(directors)),
+            _ => write!(f, ", from {} only", listed(&directors.iter().map(shown).collect::<Vec<_>>())),
         }
     }
+}
+
+/// A prefix of an address's whole length is that address.
+pub(crate) fn shown(prefix: &IpNet) -> String {
+    let whole = prefix.prefix_len() == prefix.max_prefix_len();
+    if whole { prefix.addr().to_string() } else { prefix.to_string() }
 }
 
 fn listed<T: ToString>(items: &[T]) -> String {

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::setting::shown;
+
 /// How packets reach this server, and how its answers leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -89,9 +91,9 @@ impl Wish {
         };
         option("--vip", joined(&self.vips));
         option("--interface", joined(&self.interfaces));
-        option("--director", joined(&self.directors));
+        option("--director", joined(self.directors.iter().map(shown)));
         option("--gateway", joined(&self.gateways));
-        option("--clients", joined(&self.clients));
+        option("--clients", joined(self.clients.iter().map(shown)));
         if self.gue_port != GUE_PORT {
             option("--gue-port", self.gue_port.to_string());
         }

@@ -108,6 +108,9 @@ fn write(out: &mut dyn Write, status: &Status, paint: Paint) -> io::Result<()> {
     }
     for Counted { device, packets } in &status.tunnel_ends {
         writeln!(out, "\n{}", paint.bold(&format!("Tunnels' packets on {device}")))?;
+        if packets.iter().all(|reason| reason.packets == 0) {
+            writeln!(out, "  none yet")?;
+        }
         for Reason { label, sentence, packets } in packets.iter().filter(|reason| reason.packets != 0) {
             writeln!(out, "  {packets:>12}  {label}: {sentence}")?;
         }
