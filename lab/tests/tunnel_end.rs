@@ -122,6 +122,43 @@ fn what_fits_into_the_tunnel_arrives_and_for_the_rest_the_client_is_told() -> Re
 }
 
 #[test]
+fn a_device_without_native_xdp_gets_the_generic_mode() -> Result<()> {
+    let mut lab = Lab::two_network(0)?;
+    let server = lab.add_bare_server()?;
+    server.netns.ip(&[
+        "link add br0 type bridge",
+        "link set e0 master br0",
+        "link set br0 up",
+        "addr flush dev e0",
+        "addr add 10.1.0.11/24 dev br0",
+        "addr add fd01::b/64 dev br0 nodad",
+        "route add default via 10.1.0.1",
+    ])?;
+    server.netns.ip6(&["route add default via fd01::1"])?;
+    server.must(&up("--director 10.1.0.254,fd01::fe"))?;
+    ensure!(links(&lab.servers[0])?.contains("xdpgeneric"), "it is not generic");
+    let layout = lab.layout();
+    directed(&lab, |lab, director| {
+        let _names = NameServer::on_all(lab, ASK)?;
+        let vips: [(IpAddr, &str); 2] =
+            [(layout.vip(0).into(), "10.1.0.11"), (layout.vip6(0).into(), "fd01::b")];
+        for (vip, real) in vips {
+            for (options, _) in TUNNELS {
+                let vip = SocketAddr::new(vip, ASK);
+                serve(director, vip, real.parse()?, options)?;
+                ensure!(lab.client().ask(vip).with_context(|| format!("{real} {options}"))? == "rs1");
+                director.must("-C")?;
+            }
+        }
+        let server = &lab.servers[0];
+        ensure!(server.must(&up("--director 10.1.0.254"))?.contains("tunnel end on br0"));
+        server.must("down")?;
+        ensure!(!links(server)?.contains("xdp"), "the program is still there");
+        Ok(())
+    })
+}
+
+#[test]
 fn another_program_on_the_interface_is_left_alone() -> Result<()> {
     let mut lab = Lab::two_network(0)?;
     lab.add_bare_server()?;
