@@ -34,14 +34,13 @@ pub enum Trouble {
     Foreign(String),
     /// A setting could not be made; what this run had made was taken back.
     #[error("`{0}` failed: {1}; everything is as it was before")]
-    Make(String, #[source] io::Error),
+    Make(String, io::Error),
     /// The same, and taking back failed too.
     #[error("`{what}` failed: {why}; {left} settings could not be taken back: `xlvs rs down` tries it again")]
     Stuck {
         /// The setting.
         what: String,
         /// Why.
-        #[source]
         why: io::Error,
         /// How many.
         left: usize,
@@ -81,7 +80,7 @@ pub fn up(
     let mut made = Vec::new();
     let mut to_make = Vec::new();
     for setting in plan {
-        let found = host.look(&setting).map_err(|why| Trouble::Make(setting.to_string(), why))?;
+        let found = host.look(&setting).map_err(|why| Trouble::Make(setting.in_words(), why))?;
         if let (Setting::TunnelEnd(setup), Found::Foreign) = (&setting, &found) {
             return Err(Trouble::Foreign(setup.device.clone()));
         }
@@ -115,10 +114,10 @@ fn make_all(
         let Err(why) = host.make(setting) else { continue };
         let left = undo(host, old, &settings[..number]);
         if left != 0 {
-            return Err(Trouble::Stuck { what: setting.to_string(), why, left });
+            return Err(Trouble::Stuck { what: setting.in_words(), why, left });
         }
         store.write(old)?;
-        return Err(Trouble::Make(setting.to_string(), why));
+        return Err(Trouble::Make(setting.in_words(), why));
     }
     Ok(())
 }

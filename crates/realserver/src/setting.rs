@@ -82,6 +82,11 @@ impl Setting {
         }
     }
 
+    /// The command, or, where there is none, what the comment in its place says.
+    pub fn in_words(&self) -> String {
+        self.to_string().trim_start_matches("# ").to_owned()
+    }
+
     /// Does it hold, given what was found in its place?
     pub fn holds(&self, found: &Found) -> bool {
         match (self, found) {

@@ -36,13 +36,13 @@ struct Kept {
 pub enum StoreError {
     /// Reading or writing failed.
     #[error("the state file {0}: {1}")]
-    Io(PathBuf, #[source] io::Error),
+    Io(PathBuf, io::Error),
     /// Not what was written.
     #[error(
         "the state file {0} is damaged ({1}); what was there before is not known any more: look at `ip addr`, `ip route` and \
          `sysctl -a`, then remove the file"
     )]
-    Damaged(PathBuf, #[source] serde_json::Error),
+    Damaged(PathBuf, serde_json::Error),
     /// Somebody else's.
     #[error(
         "the state file {0} is about another network namespace; give this one a directory of its own: --run-dir DIR"

@@ -47,7 +47,7 @@ pub fn attach(netlink: &mut Netlink, device: &Device, setup: &TunnelSetup) -> io
 
 fn refused(why: ProgramError) -> io::Error {
     io::Error::other(format!(
-        "the kernel refused the tunnel end: {why}; is it 6.12 or later, and are you root?"
+        "the kernel refused the tunnel end: {why}; are you root, and does it have BPF (CONFIG_BPF_SYSCALL)?"
     ))
 }
 

@@ -91,9 +91,14 @@ fn tell_left(left: &[Left]) -> bool {
     for left in left {
         match left {
             Left::Changed(setting) => {
-                eprintln!("xlvs: left as it is, since somebody has changed it after `{setting}`");
+                eprintln!(
+                    "xlvs: left as it is, since somebody has changed it after `{}`",
+                    setting.in_words()
+                );
             }
-            Left::Failed(setting, why) => eprintln!("xlvs: `{setting}` could not be taken back: {why}"),
+            Left::Failed(setting, why) => {
+                eprintln!("xlvs: `{}` could not be taken back: {why}", setting.in_words())
+            }
         }
     }
     !left.iter().any(|left| matches!(left, Left::Failed(..)))
