@@ -59,6 +59,17 @@ fn a_server_of_direct_routing_is_verified() -> Result<()> {
     server.netns.ip(&[format!("addr del {vip}/24 dev lo")])?;
     set_up()?;
 
+    // A device without ARP is as good as lo.
+    server.netns.ip(&[
+        "link add n0 type veth peer name n1",
+        "link set n0 arp off up",
+        "link set n1 arp off up",
+    ])?;
+    server.netns.ip(&[format!("addr del {vip}/32 dev lo"), format!("addr add {vip}/32 dev n0")])?;
+    finds_nothing(server, &verify)?;
+    server.netns.ip(&["link del n0".to_owned()])?;
+    set_up()?;
+
     other.netns.ip(&[format!("addr add {vip}/32 dev lo")])?;
     finds(server, &verify, &["2 hosts answer ARP", "02:00:00:00:00:fe, 02:00:00:00:02:02"])?;
     other.netns.ip(&[format!("addr del {vip}/32 dev lo")])?;

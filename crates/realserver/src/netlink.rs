@@ -273,7 +273,9 @@ const IFINFOMSG: usize = 16;
 fn device(payload: &[u8]) -> Option<Device> {
     let (header, attributes) = payload.split_at_checked(IFINFOMSG)?;
     let word = |at: usize| Some(u32::from_ne_bytes(header.get(at..at + 4)?.try_into().ok()?));
-    let is_ethernet = header.get(2..4)? == libc::ARPHRD_ETHER.to_ne_bytes();
+    let flags = word(8)?;
+    let is_silent = flags & libc::IFF_NOARP as u32 != 0;
+    let is_ethernet = header.get(2..4)? == libc::ARPHRD_ETHER.to_ne_bytes() && !is_silent;
     let (mut name, mut mtu, mut program) = (None, None, None);
     for attribute in NlasIterator::new(attributes).flatten() {
         match attribute.kind() {
@@ -287,7 +289,7 @@ fn device(payload: &[u8]) -> Option<Device> {
         name: name?,
         index: word(4)?,
         is_ethernet,
-        is_up: word(8)? & libc::IFF_UP as u32 != 0,
+        is_up: flags & libc::IFF_UP as u32 != 0,
         mtu: mtu?,
         program,
     })

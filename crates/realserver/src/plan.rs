@@ -17,7 +17,7 @@ pub struct Device {
     pub name: String,
     /// Its number.
     pub index: u32,
-    /// Does it have Ethernet headers, and is it not `lo`?
+    /// Does it have Ethernet headers and speak ARP? `lo`, tunnels and most dummies do not.
     pub is_ethernet: bool,
     /// Is it up?
     pub is_up: bool,
@@ -232,14 +232,19 @@ fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
-/// A VIP may be nowhere, or alone on `lo`.
+/// Does a device of this name speak ARP?
+pub(crate) fn speaks_arp(device: &str, sight: &Sight) -> bool {
+    sight.devices.iter().any(|one| one.name == device && one.is_ethernet)
+}
+
+/// A VIP may be nowhere, alone on `lo`, or on a device without ARP.
 fn is_free(vip: IpAddr, sight: &Sight) -> Result<(), Refusal> {
     for held in sight.addresses.iter().filter(|held| held.address.addr() == vip) {
         let (device, address) = (held.device.clone(), held.address);
-        if device != "lo" {
+        if speaks_arp(&device, sight) {
             return Err(Refusal::VipElsewhere { vip, device, address });
         }
-        if address.prefix_len() != address.max_prefix_len() {
+        if device == "lo" && address.prefix_len() != address.max_prefix_len() {
             return Err(Refusal::VipSwallows { address });
         }
     }

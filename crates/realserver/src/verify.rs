@@ -10,7 +10,9 @@ use thiserror::Error;
 use crate::arp::{Mac, who_has};
 use crate::listeners::{Listener, Port, listeners};
 use crate::netlink::Way;
-use crate::plan::{KERNEL_ENDS, Refusal, Sight, check, everybody, ignores_lo, interfaces, number};
+use crate::plan::{
+    KERNEL_ENDS, Refusal, Sight, check, everybody, ignores_lo, interfaces, number, speaks_arp,
+};
 use crate::wish::{Mode, Wish};
 use crate::{Kernel, tunnel};
 
@@ -323,14 +325,13 @@ fn place(vip: IpAddr, sight: &Sight) -> Vec<Finding> {
     if places.is_empty() {
         return vec![Finding::VipMissing { vip }];
     }
-    // The kernel's tunnel devices have no ARP.
-    let spoken = |device: &str| device != "lo" && !KERNEL_ENDS.iter().any(|(name, _)| *name == device);
     let wrong = places.into_iter().filter_map(|held| {
         let (device, address) = (held.device.clone(), held.address);
-        if spoken(&device) {
+        if speaks_arp(&device, sight) {
             return Some(Finding::VipElsewhere { vip, device, address });
         }
-        (address.prefix_len() != address.max_prefix_len()).then_some(Finding::VipSwallows { address })
+        (device == "lo" && address.prefix_len() != address.max_prefix_len())
+            .then_some(Finding::VipSwallows { address })
     });
     wrong.collect()
 }
