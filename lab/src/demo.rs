@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::director::Director;
 use crate::http::HttpServer;
+use crate::layout::Layout;
 use crate::netns::Netns;
 use crate::topology::Lab;
 
@@ -58,7 +59,7 @@ pub fn run(xlvs_bin: &Path, out: &mut dyn Write) -> Result<()> {
 }
 
 fn show_all(xlvs_bin: &Path, out: &mut dyn Write) -> Result<()> {
-    let lab = Lab::two_network(SERVERS)?;
+    let lab = Lab::lay_out_by(xlvs_bin, Layout::TwoNetwork, SERVERS)?;
     writeln!(out, "{}", picture(&lab))?;
     let _servers = [HttpServer::on_all(&lab, 80)?, HttpServer::on_all(&lab, 8080)?];
     let director = Director::start(&lab, xlvs_bin)?;
@@ -74,9 +75,11 @@ fn picture(lab: &Lab) -> String {
     format!(
         "The lab, all of it network namespaces on this machine:\n\n  \
          client {} -- network C -- director (xlvs) -- network S -- {}\n  \
-         The client's host is also the router of network S, which answers of DR and TUN take.\n",
+         The client's host is also the router of network S, which answers of DR and TUN take.\n\
+         Each server was set up by `xlvs rs up --mode nat,dr,tun --vip … --gateway {}`.\n",
         lab.layout().client(1),
-        servers.collect::<Vec<_>>().join(", ")
+        servers.collect::<Vec<_>>().join(", "),
+        lab.layout().gateway()
     )
 }
 

@@ -1,7 +1,5 @@
-//! The lab's own two XDP programs, at the far ends of its links.
-//!
-//! `xlvs_pass`: a veth takes what its peer sends by `XDP_TX` or a redirect only when it has an XDP
-//! program itself. `xlvs_decap`: the receiving end of a tunnel, for kernels without the tunnels' modules.
+//! The lab's own XDP program, at the far ends of its links: a veth takes what its peer sends by `XDP_TX` or a redirect only when it
+//! has an XDP program itself.
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
@@ -9,44 +7,36 @@ use aya::programs::{Xdp, XdpMode};
 
 use crate::netns::Netns;
 
-/// The loaded programs. They stay attached as long as this lives.
+/// The program's name.
+const NAME: &str = "xlvs_pass";
+
+/// The loaded program. It stays attached as long as this lives.
 pub(crate) struct Edge {
-    programs: Ebpf,
+    object: Ebpf,
 }
 
 impl Edge {
-    /// Loads them. Needs root, and an object that has been built.
+    /// Loads it. Needs root, and an object that has been built.
     pub(crate) fn load() -> Result<Edge> {
         let object = object()
             .context("the lab has been built without its edge object: `cargo xtask ebpf` makes it")?;
-        let mut programs = Ebpf::load(object).context("load the lab's edge programs")?;
-        for name in ["xlvs_pass", "xlvs_decap"] {
-            program(&mut programs, name)?.load().with_context(|| format!("load {name}"))?;
-        }
-        Ok(Edge { programs })
+        let object = Ebpf::load(object).context("load the lab's edge object")?;
+        let mut edge = Edge { object };
+        edge.program()?.load().with_context(|| format!("load {NAME}"))?;
+        Ok(edge)
     }
 
     /// Lets `device` take frames that its peer sends from XDP.
     pub(crate) fn let_frames_in(&mut self, netns: &Netns, device: &str) -> Result<()> {
-        self.attach("xlvs_pass", netns, device)
+        let program = self.program()?;
+        let attached = netns.run(|| program.attach(device, XdpMode::Driver));
+        attached.map(drop).with_context(|| format!("attach {NAME} to {device} in {}", netns.name()))
     }
 
-    /// Makes `device` unpack tunnelled packets.
-    pub(crate) fn unpack_tunnels(&mut self, netns: &Netns, device: &str) -> Result<()> {
-        self.attach("xlvs_decap", netns, device)
+    fn program(&mut self) -> Result<&mut Xdp> {
+        let program = self.object.program_mut(NAME);
+        Ok(program.with_context(|| format!("the edge object has no program {NAME}"))?.try_into()?)
     }
-
-    fn attach(&mut self, name: &str, netns: &Netns, device: &str) -> Result<()> {
-        let xdp = program(&mut self.programs, name)?;
-        let attached = netns.run(|| xdp.attach(device, XdpMode::Driver));
-        attached.map(drop).with_context(|| format!("attach {name} to {device} in {}", netns.name()))
-    }
-}
-
-fn program<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    let program =
-        programs.program_mut(name).with_context(|| format!("the edge object has no program {name}"))?;
-    Ok(program.try_into()?)
 }
 
 #[cfg(edge_object)]

@@ -104,12 +104,12 @@ impl Layout {
         }
     }
 
-    /// All clients, as a server must know them to answer through the director.
-    pub(crate) fn clients_behind_director(self) -> (&'static str, &'static str) {
+    /// Which clients a server must be told of to answer them through the director, for `xlvs rs up`.
+    pub(crate) fn clients_behind_director(self) -> &'static str {
         match self {
-            // Clients are neighbours here: without these routes NAT answers would go to them directly.
-            Layout::OneNetwork => ("10.2.0.0/26", "fd02::/122"),
-            Layout::TwoNetwork => ("default", "default"),
+            // They are neighbours here: NAT's answers would go to them directly.
+            Layout::OneNetwork => " --clients 10.2.0.0/26,fd02::/122",
+            Layout::TwoNetwork => "",
         }
     }
 
@@ -142,14 +142,6 @@ pub(crate) fn in_subnet(address: impl Into<IpAddr>) -> String {
     match address.into() {
         IpAddr::V4(address) => format!("{address}/24"),
         IpAddr::V6(address) => format!("{address}/64 nodad"),
-    }
-}
-
-/// An address alone: a VIP on `lo` must not swallow its subnet.
-pub(crate) fn alone(address: impl Into<IpAddr>) -> String {
-    match address.into() {
-        IpAddr::V4(address) => format!("{address}/32"),
-        IpAddr::V6(address) => format!("{address}/128 nodad"),
     }
 }
 

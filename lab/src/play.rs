@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use crate::director::Director;
+use crate::layout::Layout;
 use crate::topology::Lab;
 
 use scene::Scene;
@@ -41,7 +42,7 @@ pub fn play(
     if cases.is_empty() {
         return Ok(0);
     }
-    let lab = Lab::two_network(servers(&cases)?)?;
+    let lab = Lab::lay_out_by(xlvs_bin, Layout::TwoNetwork, servers(&cases)?)?;
     let mut stage = Stage::set_up(&lab, xlvs_bin)?;
     let mut failed = 0;
     for case in &cases {

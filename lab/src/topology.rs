@@ -1,13 +1,15 @@
 //! Lays out the networks of README.md and sets up everybody as the LVS documents say.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::client::Client;
+use crate::director::{Reply, binary};
 use crate::edge::Edge;
-use crate::layout::{Layout, VIPS, alone, in_subnet};
+use crate::layout::{Layout, VIPS, in_subnet};
 use crate::netns::Netns;
 use crate::plot::Plot;
 
@@ -23,6 +25,25 @@ pub struct Server {
     pub address6: Ipv6Addr,
     /// Where it lives; its device is `e0`.
     pub netns: Netns,
+    /// What stands for its `/run/xlvs`.
+    pub run_dir: PathBuf,
+    binary: PathBuf,
+}
+
+impl Server {
+    /// Runs `xlvs rs` here with these words, of which the first is the command.
+    pub fn rs(&self, words: &[&str]) -> Result<Reply> {
+        let mut xlvs = Command::new(&self.binary);
+        xlvs.arg("rs").args(words).env("XLVS_RUN_DIR", &self.run_dir);
+        self.netns.output(&mut xlvs).map(Reply::from)
+    }
+
+    /// The same with a line that must succeed; returns what it printed.
+    pub fn must(&self, line: &str) -> Result<String> {
+        let reply = self.rs(&line.split_whitespace().collect::<Vec<_>>())?;
+        ensure!(reply.code == Some(0), "xlvs rs {line}: {:?} {}{}", reply.code, reply.out, reply.err.trim());
+        Ok(reply.out)
+    }
 }
 
 /// A laid-out lab. Dropping it removes everything.
@@ -40,6 +61,7 @@ pub struct Lab {
     switch: Netns,
     plot: Plot,
     layout: Layout,
+    binary: PathBuf,
 }
 
 impl Lab {
@@ -53,13 +75,18 @@ impl Lab {
         Lab::lay_out(Layout::TwoNetwork, servers)
     }
 
-    /// Lays out the given layout.
+    /// Lays out the given layout. Its servers are set up by [`binary`].
     pub fn lay_out(layout: Layout, servers: u8) -> Result<Lab> {
-        let mut lab = Lab::with_hosts(layout)?;
+        Lab::lay_out_by(&binary()?, layout, servers)
+    }
+
+    /// The same with servers that this `xlvs` sets up.
+    pub fn lay_out_by(binary: &Path, layout: Layout, servers: u8) -> Result<Lab> {
+        let mut lab = Lab::with_hosts(binary, layout)?;
         lab.connect_client()?;
         lab.connect_director()?;
-        for number in 1..=servers {
-            lab.add_server(number)?;
+        for _ in 0..servers {
+            lab.add_server()?;
         }
         Ok(lab)
     }
@@ -89,6 +116,24 @@ impl Lab {
         self.plot.directory()
     }
 
+    /// Adds a host where servers are, with an address of its own and nothing that makes it a real server.
+    pub fn add_bare_server(&mut self) -> Result<&Server> {
+        let number = u8::try_from(self.servers.len())? + 1;
+        let layout = self.layout;
+        let (name, address, address6) =
+            (format!("rs{number}"), layout.server(number), layout.server6(number));
+        let netns = self.host(&name)?;
+        let bridge = if layout == Layout::OneNetwork { "brC" } else { "brS" };
+        self.plug(&netns, "e0", bridge, &format!("02:00:00:00:02:{number:02x}"))?;
+        netns.ip(&[
+            format!("addr add {} dev e0", in_subnet(address)),
+            format!("addr add {} dev e0", in_subnet(address6)),
+        ])?;
+        let (run_dir, binary) = (self.directory().join(&name), self.binary.clone());
+        self.servers.push(Server { name, address, address6, netns, run_dir, binary });
+        self.servers.last().context("it was just added")
+    }
+
     /// Adds a server behind a router on the servers' network, so that not all next hops are the
     /// servers themselves. DR cannot reach it, as in any LVS: the router sends the packet on to the VIP. Only for the two-network layout.
     pub fn add_far_server(&mut self) -> Result<usize> {
@@ -115,14 +160,13 @@ impl Lab {
         let netns = self.host(&format!("rs{number}"))?;
         self.plug(&netns, "e0", "brF", "02:00:00:00:03:0b")?;
         let address = Ipv4Addr::new(10, 3, 0, 11);
-        hide_vips(&netns, self.layout)?;
-        netns.ip(&[
-            format!("addr add {}  dev e0", in_subnet(address)),
-            "route add default via 10.3.0.254".to_owned(),
-        ])?;
-        end_tunnels(&mut self.edge, &netns)?;
+        netns.ip(&[format!("addr add {}  dev e0", in_subnet(address))])?;
         let name = format!("rs{number}");
-        self.servers.push(Server { name, address, address6: Ipv6Addr::UNSPECIFIED, netns });
+        let (run_dir, binary) = (self.directory().join(&name), self.binary.clone());
+        let server = Server { name, address, address6: Ipv6Addr::UNSPECIFIED, netns, run_dir, binary };
+        // The router knows the way to the director.
+        server.must(&format!("up --mode tun,nat {} --gateway 10.3.0.254", vips(self.layout)))?;
+        self.servers.push(server);
         Ok(self.servers.len() - 1)
     }
 
@@ -174,7 +218,13 @@ impl Lab {
         self.edge.let_frames_in(&self.director, device)
     }
 
-    fn with_hosts(layout: Layout) -> Result<Lab> {
+    /// The same with a server's device.
+    pub fn occupy_server(&mut self, index: usize) -> Result<()> {
+        let server = self.servers.get(index).context("there is no such server")?;
+        self.edge.let_frames_in(&server.netns, "e0")
+    }
+
+    fn with_hosts(binary: &Path, layout: Layout) -> Result<Lab> {
         let plot = Plot::claim()?;
         let edge = Edge::load()?;
         let (switch, client, director) = (plot.netns("sw")?, plot.netns("cl")?, plot.netns("lb")?);
@@ -185,7 +235,8 @@ impl Lab {
         switch.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
         switch.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
         let (servers, router) = (Vec::new(), None);
-        Ok(Lab { edge, client, director, servers, router, far_client: None, switch, plot, layout })
+        let (far_client, binary) = (None, binary.to_owned());
+        Ok(Lab { edge, client, director, servers, router, far_client, switch, plot, layout, binary })
     }
 
     fn host(&self, role: &str) -> Result<Netns> {
@@ -227,22 +278,16 @@ impl Lab {
         Ok(())
     }
 
-    fn add_server(&mut self, number: u8) -> Result<()> {
+    fn add_server(&mut self) -> Result<()> {
         let layout = self.layout;
-        let (name, address, address6) =
-            (format!("rs{number}"), layout.server(number), layout.server6(number));
-        let netns = self.host(&name)?;
-        let bridge = if layout == Layout::OneNetwork { "brC" } else { "brS" };
-        self.plug(&netns, "e0", bridge, &format!("02:00:00:00:02:{number:02x}"))?;
-        hide_vips(&netns, layout)?;
-        netns.ip(&[
-            format!("addr add {} dev e0", in_subnet(address)),
-            format!("addr add {} dev e0", in_subnet(address6)),
-        ])?;
-        answer_through_director(&netns, layout)?;
-        end_tunnels(&mut self.edge, &netns)?;
-        self.servers.push(Server { name, address, address6, netns });
-        Ok(())
+        let server = self.add_bare_server()?;
+        let (gateway, gateway6) = (layout.gateway(), layout.gateway6());
+        let clients = layout.clients_behind_director();
+        server.must(&format!(
+            "up --mode nat,dr,tun {} --gateway {gateway},{gateway6}{clients}",
+            vips(layout)
+        ))?;
+        answer_past_director(&server.netns, layout)
     }
 
     fn connect_by_bridge(&self, bridge: &str) -> Result<()> {
@@ -294,36 +339,16 @@ fn forward_packets(netns: &Netns) -> Result<()> {
     Ok(())
 }
 
-/// The VIPs on `lo`, and no word about them on the wire. ARP is silenced before they come.
-fn hide_vips(netns: &Netns, layout: Layout) -> Result<()> {
-    netns.sysctl("net.ipv4.conf.all.arp_ignore", "1")?;
-    netns.sysctl("net.ipv4.conf.all.arp_announce", "2")?;
-    let vips = (0..VIPS).flat_map(|v| [alone(layout.vip(v)), alone(layout.vip6(v))]);
-    netns.ip(&vips.map(|vip| format!("addr add {vip} dev lo")).collect::<Vec<_>>())
+/// All VIPs, for `xlvs rs up`.
+fn vips(layout: Layout) -> String {
+    let vips = (0..VIPS).flat_map(|v| [layout.vip(v).to_string(), layout.vip6(v).to_string()]);
+    format!("--vip {}", vips.collect::<Vec<_>>().join(","))
 }
 
-/// Answers of NAT go through the director, those that carry a VIP (DR, TUN) go past it.
-fn answer_through_director(netns: &Netns, layout: Layout) -> Result<()> {
-    let (clients, clients6) = layout.clients_behind_director();
+/// Answers that carry a VIP (DR, TUN) go past the director, though the server's own way to the clients leads through it, for NAT.
+fn answer_past_director(netns: &Netns, layout: Layout) -> Result<()> {
     let (vips, vips6) = layout.all_vips();
     let (past, past6) = layout.way_past_director();
-    netns.ip(&[
-        format!("route add {clients} via {}", layout.gateway()),
-        format!("route add {past} table 100"),
-        format!("rule add from {vips} lookup 100"),
-    ])?;
-    netns.ip6(&[
-        format!("route add {clients6} via {}", layout.gateway6()),
-        format!("route add {past6} table 100"),
-        format!("rule add from {vips6} lookup 100"),
-    ])
-}
-
-/// The kernel's own tunnel device where there is one, else our program.
-fn end_tunnels(edge: &mut Edge, netns: &Netns) -> Result<()> {
-    if netns.run(|| std::fs::exists("/proc/sys/net/ipv4/conf/tunl0"))? {
-        netns.ip(&["link set tunl0 up"])?;
-        return netns.sysctl("net.ipv4.conf.tunl0.rp_filter", "0");
-    }
-    edge.unpack_tunnels(netns, "e0")
+    netns.ip(&[format!("route add {past} table 100"), format!("rule add from {vips} lookup 100")])?;
+    netns.ip6(&[format!("route add {past6} table 100"), format!("rule add from {vips6} lookup 100")])
 }

@@ -199,7 +199,7 @@ fn how_to(method: &str, director_address: &str, vip_on_servers: bool) -> Result<
         let _names = NameServer::on_all(lab, ASK)?;
         if vip_on_servers {
             for server in &lab.servers {
-                server.netns.ip(&[format!("addr add {VIP}/32 dev lo")])?;
+                server.must(&format!("up --mode dr,tun --vip {VIP}"))?;
             }
         }
         let script = format!(

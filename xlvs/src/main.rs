@@ -6,6 +6,7 @@ mod client;
 mod daemon;
 mod drain;
 mod explain;
+mod findings;
 mod listings;
 mod mark;
 mod named;
@@ -14,9 +15,11 @@ mod paint;
 mod paths;
 mod plan;
 mod protocol;
+mod rs;
 mod simulate;
 mod tune;
 mod unload;
+mod verify;
 mod words;
 
 use std::ffi::OsString;
@@ -71,6 +74,13 @@ enum Command {
     Check(paths::Paths),
     /// Take the director off its interfaces and forget all services and connections.
     Unload(paths::Paths),
+    /// Say what is wrong with services and servers, a line a finding, with what to do.
+    Verify(verify::Options),
+    /// Set this host up as a real server, and look after it.
+    Rs {
+        #[command(subcommand)]
+        command: rs::Command,
+    },
     /// Play recorded cases, or show what a scheduler would do, without a kernel.
     Simulate(simulate::Options),
     /// Work with the network-namespace lab.
@@ -130,6 +140,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Man(page) => words::page(Cli::command(), &page),
         Command::Check(paths) => check::run(&paths),
         Command::Unload(paths) => unload::run(&paths),
+        Command::Verify(options) => verify::run(&options),
+        Command::Rs { command } => rs::run(&command),
         Command::Simulate(options) => simulate::run(options),
         Command::Lab { command: LabCommand::Play { file, packets, only } } => {
             let me = std::env::current_exe()?;

@@ -12,7 +12,9 @@ use crate::{place, symbols};
 pub struct Objects {
     /// The director's programs and maps.
     pub director: PathBuf,
-    /// The lab's own two programs, for the far ends of its links.
+    /// The real server's tunnel end.
+    pub realserver: PathBuf,
+    /// The lab's own program, for the far ends of its links.
     pub edge: PathBuf,
     /// The benchmark's harness.
     pub bench: PathBuf,
@@ -27,6 +29,7 @@ pub fn build() -> Result<Objects> {
     let built = build_dir.join(toolchain.target()).join("release");
     Ok(Objects {
         director: publish(&built, "xlvs-ebpf")?,
+        realserver: publish(&built, "xlvs-realserver")?,
         edge: publish(&built, "xlvs-edge")?,
         bench: publish(&built, "xlvs-bench")?,
     })

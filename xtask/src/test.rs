@@ -14,7 +14,7 @@ const PROGRAMS: [&str; 8] =
     ["iproute2", "ethtool", "curl", "nginx-light", "iperf3", "tcpdump", "iputils-ping", "procps"];
 
 /// Packages whose tests make network namespaces or load programs: as root, few at a time.
-const ROOT_PACKAGES: [&str; 2] = ["xlvs-lab", "xlvs-datapath"];
+const ROOT_PACKAGES: [&str; 3] = ["xlvs-lab", "xlvs-datapath", "xlvs-realserver"];
 
 /// Installs what is missing, checks, builds, tests and counts.
 pub fn test() -> Result<ExitCode> {

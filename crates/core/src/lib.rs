@@ -37,6 +37,7 @@ pub mod service;
 pub mod state;
 pub mod stats;
 pub mod tidings;
+pub mod tunnel_end;
 pub mod unaligned;
 pub mod verdict;
 pub mod wire;

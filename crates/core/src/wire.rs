@@ -207,6 +207,13 @@ impl AddrV6 {
         Self([whole as u64, (whole >> 64) as u64])
     }
 
+    /// An IPv4 address as one of IPv6 (RFC 4291, 2.5.5.2).
+    #[inline(always)]
+    pub const fn mapped(addr: [u8; 4]) -> Self {
+        let [a, b, c, d] = addr;
+        Self::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+
     /// Its bytes.
     #[inline(always)]
     pub const fn bytes(self) -> [u8; 16] {

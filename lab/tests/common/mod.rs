@@ -1,6 +1,8 @@
 //! What the tests with a director share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod arp;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
