@@ -184,3 +184,96 @@ fn without_a_daemon_commands_say_what_to_do() {
         );
     }
 }
+
+// ------------------------------------------------------------------------------------------------------- rs agent
+
+/// A process that ends with the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// Starts an agent on the loopback; where it answers.
+fn agent(words: &[&str]) -> (Running, std::net::SocketAddr) {
+    use std::io::{BufRead, BufReader};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_xlvs"))
+        .args(["rs", "agent", "--listen", "127.0.0.1:0"])
+        .args(words)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the agent starts");
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("it is piped");
+    BufReader::new(stdout).read_line(&mut line).expect("it says where it answers");
+    let at = line.strip_prefix("answering at ").and_then(|rest| rest.split(": ").next()).expect("an address");
+    (Running(child), at.parse().expect("an address"))
+}
+
+fn asked(at: std::net::SocketAddr, sent: &[u8]) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(at).expect("it listens");
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("a timeout");
+    // Whoever does not want to hear all of it may hang up.
+    let _sent = stream.write_all(sent);
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("a line and an end");
+    text
+}
+
+fn percent(line: &str) -> u32 {
+    line.trim_end()
+        .rsplit(' ')
+        .next()
+        .and_then(|word| word.strip_suffix('%'))
+        .expect(line)
+        .parse()
+        .expect(line)
+}
+
+#[test]
+fn an_agent_tells_its_share_and_an_operators_words() {
+    let words = std::env::temp_dir().join(format!("xlvs-cli-{}-words", std::process::id()));
+    let path = words.to_str().expect("a name in UTF-8");
+    let (_agent, at) = agent(&["--words", path]);
+    let line = asked(at, b"");
+    assert!(line.starts_with("up ready ") && (1..=100).contains(&percent(&line)), "{line}");
+    std::fs::write(&words, "drain").expect("a file for the test");
+    let said = asked(at, b"lb1\n");
+    std::fs::remove_file(&words).expect("it is there");
+    assert!(said.starts_with("up drain "), "{said}");
+    // Some that hang up at once, some that say too much: others are answered all the same.
+    for _ in 0..200 {
+        drop(std::net::TcpStream::connect(at).expect("it listens"));
+    }
+    assert!(asked(at, &[b'x'; 1000]).starts_with("up ready "));
+}
+
+#[test]
+fn an_agent_asks_its_application() {
+    let (_agent, at) = agent(&["--words", "/nonexistent", "--command", "echo 100"]);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while percent(&asked(at, b"")) != 1 {
+        assert!(std::time::Instant::now() < deadline, "the application's load does not count");
+    }
+}
+
+#[test]
+fn an_agent_that_cannot_be_says_why() {
+    let (_agent, at) = agent(&[]);
+    let output = xlvs(&["rs", "agent", "--listen", &at.to_string()]);
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("is another agent running?"), "{}", text(&output.stderr));
+    for (words, why) in [
+        (["--url", "https://localhost/load"], "plain HTTP"),
+        (["--listen", "nowhere"], "neither a port"),
+        (["--cgroup", "/nonexistent"], "/nonexistent/cpu.stat"),
+    ] {
+        let output = xlvs(&[&["rs", "agent"][..], &words].concat());
+        assert!(!output.status.success(), "{words:?}");
+        assert!(text(&output.stderr).contains(why), "{words:?}: {}", text(&output.stderr));
+    }
+}

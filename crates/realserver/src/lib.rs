@@ -5,6 +5,7 @@
 //! was there before kept in a [`Store`]. Neither knows how a setting is made: that is a [`Host`]'s, of which [`Kernel`] is the real one.
 //!
 //! [`verify`] finds what is wrong with such a server, however it was set up.
+//! [`load`] says what share of its weight a server should ask directors for.
 //!
 //! Nothing here knows of directors' services or of connections.
 
@@ -13,6 +14,7 @@ mod files;
 mod kernel;
 pub mod lifecycle;
 pub mod listeners;
+pub mod load;
 pub mod netlink;
 pub mod permanent;
 pub mod plan;

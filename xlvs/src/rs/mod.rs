@@ -1,5 +1,6 @@
 //! `xlvs rs`: the real server's side. Needs no director on this host.
 
+mod agent;
 mod down;
 mod status;
 mod up;
@@ -24,6 +25,8 @@ pub enum Command {
     Status(status::Options),
     /// Say what is wrong with it, a line a finding, with what to do; exit code 1: something does not work.
     Verify(verify::Options),
+    /// Tell directors what share of its weight this server wants, by its load: HAProxy's agent-check protocol.
+    Agent(agent::Options),
 }
 
 /// Does it.
@@ -33,6 +36,7 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Down(options) => down::run(options),
         Command::Status(options) => status::run(options),
         Command::Verify(options) => verify::run(options),
+        Command::Agent(options) => agent::run(options),
     }
 }
 
