@@ -21,6 +21,34 @@ pub enum Request {
         in_order: bool,
         /// Change nothing.
         only_plan: bool,
+        /// Whose wish it is, for the history.
+        by: String,
+    },
+    /// Become what this file (`xlvs.toml`) says, as one change; or only say what that would change.
+    Configure {
+        /// The file's text.
+        text: String,
+        /// Also put servers that are there already into this order.
+        in_order: bool,
+        /// Change nothing.
+        only_plan: bool,
+        /// Whose wish it is, for the history.
+        by: String,
+    },
+    /// Read the file again that the daemon was started with, and become what it says.
+    Reload,
+    /// In what the running director differs from this file's text, or from the file that the daemon was started with.
+    Difference(Option<String>),
+    /// All that rules, as an `xlvs.toml`.
+    Saved,
+    /// The revisions that are kept.
+    History,
+    /// Become what this revision was, as one change; or only say what that would change.
+    Rollback {
+        /// Its number.
+        number: u64,
+        /// Change nothing.
+        only_plan: bool,
     },
     /// All that an operator has said and not taken back.
     Model,
@@ -40,6 +68,19 @@ pub enum Request {
     Explain(Question),
 }
 
+/// A state that was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Counted from 1.
+    pub number: u64,
+    /// Seconds since 1970.
+    pub time: u64,
+    /// How many changes led to it.
+    pub changes: usize,
+    /// Whose wish it was.
+    pub by: String,
+}
+
 /// The daemon's answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -54,6 +95,10 @@ pub enum Answer {
     Plan(Vec<String>),
     /// All that an operator has said.
     Model(Box<Model>),
+    /// A file.
+    Text(String),
+    /// Revisions, the oldest first.
+    History(Vec<Revision>),
     /// How the director is.
     Overview(Box<Overview>),
     /// Services.

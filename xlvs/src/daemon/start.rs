@@ -12,10 +12,11 @@ use xlvs_datapath::journal::{ABI_VERSION, Head, Journal, Line};
 use xlvs_datapath::tables::Sizes;
 use xlvs_datapath::xdp::{Pins, Xdp};
 
+use super::site::Site;
 use super::{Daemon, Options, hops};
 
 /// Loads, takes over what is pinned, attaches.
-pub fn start(options: Options) -> anyhow::Result<Daemon> {
+pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<Daemon> {
     for interface in &options.interfaces {
         if if_nametoindex(interface.as_str()).is_err() {
             bail!("there is no interface {interface}; `ip link` lists them");
@@ -29,8 +30,10 @@ pub fn start(options: Options) -> anyhow::Result<Daemon> {
         Ok((xdp, native)) => {
             let engine = engine(&options, &xdp, earlier, sizes)?;
             warn_about_forwarding(&options);
+            let site = Site::resume(&options, fixed_interfaces, !fresh);
             Ok(Daemon {
                 options,
+                site: site.into(),
                 engine: engine.into(),
                 xdp: xdp.into(),
                 hops: hops::Hops::default(),
@@ -67,7 +70,12 @@ fn earlier_state(options: &Options, pins: &Pins) -> anyhow::Result<Option<(Head,
 
 fn sizes(options: &Options, pinned: Option<Sizes>) -> Sizes {
     let cpus = possible_cpus();
-    let mut wanted = Sizes::for_site(options.max_conns, options.max_services, options.max_servers, cpus);
+    let mut wanted = Sizes::for_site(
+        options.max_conns.unwrap_or(1 << 20),
+        options.max_services.unwrap_or(1 << 14),
+        options.max_servers.unwrap_or(1 << 16),
+        cpus,
+    );
     if let Some(conns) = options.max_conns_v6 {
         wanted = wanted.with_v6(conns);
     }

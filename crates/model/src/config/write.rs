@@ -173,6 +173,31 @@ fn words(command: &Command) -> String {
     list(command.iter().map(|word| quoted(word)))
 }
 
+impl std::fmt::Display for Watch {
+    /// In the file's words.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&said(&watch_pairs(self)))
+    }
+}
+
+impl Pool {
+    /// What is said of the service as a whole, in the file's words.
+    pub fn words(&self) -> String {
+        let sorry = self.sorry.map(|sorry| {
+            let any_port = ServiceKey::Mark { mark: 1, family: Family::Inet };
+            ("sorry", server(&sorry, &any_port, Method::Direct, &Pairs::new()))
+        });
+        said(&pool_pairs(self).into_iter().chain(sorry).collect())
+    }
+}
+
+fn said(pairs: &Pairs) -> String {
+    if pairs.is_empty() {
+        return "nothing".to_owned();
+    }
+    pairs.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ")
+}
+
 /// What is written once for all servers of a service.
 struct Shared {
     method: Method,
