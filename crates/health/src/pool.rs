@@ -1,0 +1,181 @@
+//! Which servers serve a service: quorum, hysteresis and the sorry server, by keepalived's rules.
+
+use xlvs_model::ServerSpec;
+use xlvs_model::watch::Pool;
+
+use crate::effective::{Effective, Inputs, Place, Reason, effective};
+
+/// A server as it is configured, and what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// As configured.
+    pub spec: ServerSpec,
+    /// All that its weight in force depends on.
+    pub inputs: Inputs,
+}
+
+/// What is to be in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Do the servers serve?
+    pub has_quorum: bool,
+    /// The service's servers, in the members' order; the sorry server, where it serves, is the last.
+    pub servers: Vec<ServerSpec>,
+    /// Where each member stands, in their order.
+    pub effective: Vec<Effective>,
+}
+
+/// Settles a service. `had_quorum`: before this; a service begins with one.
+pub fn settle(pool: &Pool, members: &[Member], had_quorum: bool) -> Settled {
+    let mut effective: Vec<Effective> = members.iter().map(|member| effective(&member.inputs)).collect();
+    let has_quorum = has_quorum(pool, members, &effective, had_quorum);
+    let sorry = pool.sorry.filter(|_| !has_quorum);
+    if sorry.is_some() {
+        let serving = effective.iter_mut().zip(members).filter(|(e, _)| e.place.weight() != 0);
+        serving.for_each(|(effective, member)| *effective = stood_down(member));
+    }
+    let placed = members.iter().zip(&effective).filter_map(|(member, effective)| match effective.place {
+        Place::In(weight) => Some(ServerSpec { weight, ..member.spec }),
+        Place::Out => None,
+    });
+    Settled { has_quorum, servers: placed.chain(sorry).collect(), effective }
+}
+
+/// keepalived: the remaining servers go when the sorry server comes, those with `inhibit_on_failure` to weight 0.
+fn stood_down(member: &Member) -> Effective {
+    let place = if member.inputs.policy.inhibit_on_failure { Place::In(0) } else { Place::Out };
+    Effective { place, reason: Reason::NoQuorum }
+}
+
+/// A quorum that is more than there could be counts as all that there could be, also to gain it.
+fn has_quorum(pool: &Pool, members: &[Member], effective: &[Effective], had_quorum: bool) -> bool {
+    let sum = |weights: &mut dyn Iterator<Item = u32>| weights.map(u64::from).sum::<u64>();
+    let all = sum(&mut members.iter().map(|member| member.inputs.configured));
+    let now = sum(&mut effective.iter().map(|effective| effective.place.weight()));
+    let (quorum, hysteresis) = (u64::from(pool.quorum).min(all), u64::from(pool.hysteresis));
+    if had_quorum {
+        now != 0 && now >= quorum.saturating_sub(hysteresis)
+    } else {
+        now != 0 && now >= (quorum + hysteresis).min(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use xlvs_model::spec::Method;
+    use xlvs_model::{ServerKey, ServerSpec};
+
+    use super::*;
+    use crate::effective::{Health, OperatorWord, Policy};
+
+    fn server(host: u8, weight: u32) -> ServerSpec {
+        let key = ServerKey { addr: [10, 0, 0, host].into(), port: 80 };
+        ServerSpec { weight, ..ServerSpec::new(key, Method::Masquerade) }
+    }
+
+    fn member(host: u8, weight: u32, health: Health) -> Member {
+        let inputs = Inputs { configured: weight, health, ..Inputs::default() };
+        Member { spec: server(host, weight), inputs }
+    }
+
+    fn members(health: &[Health]) -> Vec<Member> {
+        (1..).zip(health).map(|(host, health)| member(host, 1, *health)).collect()
+    }
+
+    fn sorry() -> Pool {
+        Pool { sorry: Some(server(99, 1)), ..Pool::default() }
+    }
+
+    const UP: Health = Health::Up;
+    const DOWN: Health = Health::Down;
+
+    #[test]
+    fn a_failed_server_leaves_the_service_and_comes_back() {
+        let pool = Pool::default();
+        let settled = settle(&pool, &members(&[UP, DOWN, UP]), true);
+        assert_eq!(settled.servers, [server(1, 1), server(3, 1)]);
+        assert!(settled.has_quorum);
+        assert_eq!(settle(&pool, &members(&[UP, UP, UP]), true).servers.len(), 3);
+    }
+
+    #[test]
+    fn the_sorry_server_serves_while_all_are_down() {
+        let all_down = settle(&sorry(), &members(&[DOWN, DOWN]), true);
+        assert_eq!((all_down.has_quorum, &all_down.servers[..]), (false, &[server(99, 1)][..]));
+        let one_back = settle(&sorry(), &members(&[DOWN, UP]), false);
+        assert_eq!((one_back.has_quorum, &one_back.servers[..]), (true, &[server(2, 1)][..]));
+        let none = settle(&Pool::default(), &members(&[DOWN, DOWN]), true);
+        assert_eq!((none.has_quorum, none.servers.len()), (false, 0));
+    }
+
+    #[test]
+    fn servers_that_are_left_stand_down_for_the_sorry_server() {
+        let pool = Pool { quorum: 2, ..sorry() };
+        let mut members = members(&[UP, DOWN, DOWN]);
+        let settled = settle(&pool, &members, true);
+        assert_eq!(settled.servers, [server(99, 1)]);
+        assert_eq!(settled.effective[0], Effective { place: Place::Out, reason: Reason::NoQuorum });
+        members[0].inputs.policy = Policy { inhibit_on_failure: true, alpha: false };
+        assert_eq!(settle(&pool, &members, true).servers, [server(1, 0), server(99, 1)]);
+    }
+
+    #[test]
+    fn without_a_sorry_server_a_lost_quorum_is_only_told() {
+        let pool = Pool { quorum: 2, ..Pool::default() };
+        let settled = settle(&pool, &members(&[UP, DOWN]), true);
+        assert_eq!((settled.has_quorum, &settled.servers[..]), (false, &[server(1, 1)][..]));
+    }
+
+    #[test]
+    fn hysteresis_keeps_the_quorum_and_keeps_it_away() {
+        let pool = Pool { quorum: 3, hysteresis: 1, ..sorry() };
+        let up = |count: usize| {
+            let mut health = [DOWN; 5];
+            health[..count].fill(UP);
+            members(&health)
+        };
+        assert!(settle(&pool, &up(2), true).has_quorum);
+        assert!(!settle(&pool, &up(1), true).has_quorum);
+        assert!(!settle(&pool, &up(3), false).has_quorum);
+        assert!(settle(&pool, &up(4), false).has_quorum);
+    }
+
+    #[test]
+    fn a_quorum_beyond_all_weights_is_all_weights() {
+        let pool = Pool { quorum: 100, hysteresis: 5, ..sorry() };
+        assert!(settle(&pool, &members(&[UP, UP]), true).has_quorum);
+        assert!(settle(&pool, &members(&[UP, UP]), false).has_quorum);
+    }
+
+    #[test]
+    fn an_operator_who_drains_all_servers_calls_the_sorry_server() {
+        let mut members = members(&[UP]);
+        members[0].inputs.operator = OperatorWord::Drained;
+        let settled = settle(&sorry(), &members, true);
+        assert_eq!(settled.servers, [server(1, 0), server(99, 1)]);
+    }
+
+    proptest! {
+        #[test]
+        fn somebody_serves_whenever_somebody_can(
+            states in proptest::collection::vec((0..3_u32, any::<bool>()), 0..6),
+            quorum in 1..5_u32,
+            hysteresis in 0..5_u32,
+            had_quorum: bool,
+        ) {
+            let pool = Pool { quorum, hysteresis: hysteresis % quorum, ..sorry() };
+            let members: Vec<Member> = (1..)
+                .zip(&states)
+                .map(|(host, (weight, up))| member(host, *weight, if *up { UP } else { DOWN }))
+                .collect();
+            let settled = settle(&pool, &members, had_quorum);
+            let serving = settled.servers.iter().filter(|server| server.weight != 0).count();
+            prop_assert!(serving > 0);
+            let by_sorry = settled.servers.last().is_some_and(|last| last.key == server(99, 1).key);
+            prop_assert_eq!(by_sorry, !settled.has_quorum);
+            // What was settled stays so while nothing else changes.
+            prop_assert_eq!(settle(&pool, &members, settled.has_quorum).has_quorum, settled.has_quorum);
+        }
+    }
+}
