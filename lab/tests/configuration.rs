@@ -56,6 +56,11 @@ fn run(director: &Director, line: &str) -> Result<String> {
     Ok(reply.out)
 }
 
+/// Traffic under the present state, for a while.
+fn pause() {
+    std::thread::sleep(std::time::Duration::from_millis(500));
+}
+
 fn servers_listed(director: &Director) -> Result<usize> {
     Ok(counts(&director.must("-Ln")?).len())
 }
@@ -74,11 +79,13 @@ fn an_edited_file_is_followed_at_sighup_under_traffic_and_no_connection_is_distu
                 if servers == 2 {
                     ruling.say(&asking(lab, &[(0, 1), (1, 2), (2, 0)]))?;
                     director.hang_up()?;
-                    std::thread::sleep(std::time::Duration::from_millis(300));
+                    eventually("its weight is 0", || Ok(director.must("-Ln")?.contains("Masq    0 ")))?;
+                    pause();
                 }
                 ruling.say(text)?;
                 director.hang_up()?;
                 eventually("the file is followed", || Ok(servers_listed(director)? == servers))?;
+                pause();
                 still_there(&mut held)?;
             }
             Ok(())

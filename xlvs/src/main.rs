@@ -16,6 +16,7 @@ mod paint;
 mod paths;
 mod plan;
 mod protocol;
+mod server;
 mod simulate;
 mod tune;
 mod unload;
@@ -73,6 +74,13 @@ enum Command {
     Tune(tune::Options),
     /// Say which packets carry which mark, for services of marks (ipvsadm -f).
     Mark(mark::Options),
+    /// Say what is to become of a server, whatever its checks and agent say.
+    Server {
+        #[command(subcommand)]
+        word: server::Word,
+    },
+    /// Show how all servers fare: weight as stated and in force, health, and why.
+    Servers(server::Options),
     /// Give a server no new connections, and wait until it has none.
     Drain(drain::Options),
     /// Print completions for a shell.
@@ -142,6 +150,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rollback(options) => history::rollback(&options),
         Command::Tune(options) => tune::run(&options),
         Command::Mark(options) => mark::run(&options),
+        Command::Server { word } => server::say(&word),
+        Command::Servers(options) => server::list(&options),
         Command::Drain(options) => drain::run(&options),
         Command::Completions(options) => words::completions(Cli::command(), &options),
         Command::Man(page) => words::page(Cli::command(), &page),

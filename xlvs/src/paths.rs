@@ -53,6 +53,11 @@ impl Paths {
         self.run_dir.join("policy.toml")
     }
 
+    /// What is known of servers, and what of them is not in force as stated. It lives as long as the pins.
+    pub fn health(&self) -> PathBuf {
+        self.run_dir.join("health.json")
+    }
+
     /// The revisions of what was applied, which survive a restart of the machine.
     pub fn revisions(&self) -> PathBuf {
         let usual = || match self.run_dir == Path::new(RUN_DIR) {

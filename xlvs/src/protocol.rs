@@ -1,8 +1,9 @@
 //! What commands and the daemon say to each other: one line of JSON each way, connections a line each.
 
 use serde::{Deserialize, Serialize};
+use xlvs_health::{OperatorWord, Standing};
 use xlvs_model::view::{ConnView, Info, ServiceView};
-use xlvs_model::{Change, Model, Refusal, ServiceKey, Timeouts};
+use xlvs_model::{Change, Model, Refusal, ServerKey, ServiceKey, Timeouts};
 
 use crate::explain::{Explanation, Question};
 use crate::overview::Overview;
@@ -39,6 +40,10 @@ pub enum Request {
     Reload,
     /// In what the running director differs from this file's text, or from the file that the daemon was started with.
     Difference(Option<String>),
+    /// Say this of a server; it holds until something else is said.
+    Say(ServiceKey, ServerKey, OperatorWord),
+    /// How servers fare that are looked after, or of which something was said.
+    Standings,
     /// All that rules, as an `xlvs.toml`.
     Saved,
     /// The revisions that are kept.
@@ -95,6 +100,8 @@ pub enum Answer {
     Plan(Vec<String>),
     /// All that an operator has said.
     Model(Box<Model>),
+    /// How servers fare.
+    Standings(Vec<Standing>),
     /// A file.
     Text(String),
     /// Revisions, the oldest first.

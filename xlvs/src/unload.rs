@@ -14,7 +14,7 @@ pub fn run(paths: &Paths) -> anyhow::Result<ExitCode> {
         bail!("a daemon is running on {}; stop it first", paths.run_dir.display());
     };
     let removed = Pins::on(&paths.bpffs)?.remove()?;
-    for left in [paths.journal(), paths.policy()] {
+    for left in [paths.journal(), paths.policy(), paths.health()] {
         match std::fs::remove_file(&left) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 return Err(e).with_context(|| format!("remove {}", left.display()));

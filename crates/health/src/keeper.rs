@@ -130,9 +130,10 @@ pub struct Memory {
     overlay: Overlay,
     operators: Vec<(ServerId, OperatorWord)>,
     agents: Vec<(ServerId, AgentWord)>,
-    /// Judged by their checks.
-    up: Vec<ServerId>,
+    /// Judged so by their checks; the others are up.
     down: Vec<ServerId>,
+    /// Out until their first check has succeeded.
+    awaited: Vec<ServerId>,
     quorums_lost: Vec<ServiceKey>,
 }
 
@@ -169,15 +170,18 @@ impl Keeper {
 
     /// The keeper that another daemon's memory is of. What it knew of servers, it knows again.
     pub fn remembering(seed: u64, memory: Memory, pools: &Pools, now: Instant) -> Self {
-        let Memory { overlay, operators, agents, up, down, quorums_lost } = memory;
+        let Memory { overlay, operators, agents, down, awaited, quorums_lost } = memory;
         let mut keeper = Self::new(seed);
         keeper.overlay = overlay;
         keeper.operators = operators.into_iter().collect();
         keeper.quorums_lost = quorums_lost.into_iter().collect();
-        let judged = up.into_iter().map(|id| (id, Judgement::Up));
-        let judged: BTreeMap<ServerId, Judgement> =
-            judged.chain(down.into_iter().map(|id| (id, Judgement::Down))).collect();
-        keeper.look_after(pools, &judged, now);
+        let (down, awaited): (BTreeSet<_>, BTreeSet<_>) =
+            (down.into_iter().collect(), awaited.into_iter().collect());
+        let judged = |id: &ServerId| {
+            let known = if down.contains(id) { Judgement::Down } else { Judgement::Up };
+            if awaited.contains(id) { Judgement::Unknown } else { known }
+        };
+        keeper.look_after(pools, judged, now);
         for (id, word) in agents {
             keeper.servers.get_mut(&id).into_iter().for_each(|kept| kept.agent = Some(word));
         }
@@ -187,16 +191,16 @@ impl Keeper {
 
     /// What the next daemon must know.
     pub fn memory(&self) -> Memory {
-        let judged = |health: Health| {
-            let of = self.servers.iter().filter(move |(_, kept)| kept.health() == health);
-            of.map(|(id, _)| *id).collect()
+        let of = |which: &dyn Fn(&Kept) -> bool| {
+            let kept = self.servers.iter().filter(|(_, kept)| which(kept));
+            kept.map(|(id, _)| *id).collect()
         };
         Memory {
             overlay: self.overlay.clone(),
             operators: self.operators.iter().map(|(id, word)| (*id, *word)).collect(),
             agents: self.servers.iter().filter_map(|(id, kept)| Some((*id, kept.agent?))).collect(),
-            up: judged(Health::Up),
-            down: judged(Health::Down),
+            down: of(&|kept| kept.health() == Health::Down),
+            awaited: of(&|kept| kept.health() == Health::Unknown && kept.watch.alpha),
             quorums_lost: self.quorums_lost.iter().copied().collect(),
         }
     }
@@ -204,10 +208,11 @@ impl Keeper {
     /// From now on these pools hold. A check that stays goes on as if nothing had happened; one that is new of a server that
     /// is known begins with what is known of it.
     pub fn reconfigure(&mut self, pools: &Pools, now: Instant) {
-        self.look_after(pools, &BTreeMap::new(), now);
+        self.look_after(pools, |_| Judgement::Unknown, now);
     }
 
-    fn look_after(&mut self, pools: &Pools, judged: &BTreeMap<ServerId, Judgement>, now: Instant) {
+    /// `judged`: what is known of servers that were not looked after until now.
+    fn look_after(&mut self, pools: &Pools, judged: impl Fn(&ServerId) -> Judgement, now: Instant) {
         self.generation += 1;
         let mut before = std::mem::take(&mut self.servers);
         let same = |key: &ServiceKey| self.pools.get(key) == pools.get(key);
@@ -218,8 +223,7 @@ impl Keeper {
         for (key, pool) in pools {
             for (server, watch) in &pool.servers {
                 let id = (*key, *server);
-                let judgement = judged.get(&id).copied();
-                let kept = self.keep(id, watch, before.remove(&id), judgement, now);
+                let kept = self.keep(id, watch, before.remove(&id), judged(&id), now);
                 self.servers.insert(id, kept);
             }
         }
@@ -230,15 +234,15 @@ impl Keeper {
         id: ServerId,
         watch: &Watch,
         before: Option<Kept>,
-        judged: Option<Judgement>,
+        unknown: Judgement,
         now: Instant,
     ) -> Kept {
-        let known = before.as_ref().map(Kept::health);
-        let judgement = judged.unwrap_or(match known {
+        let judgement = match before.as_ref().map(Kept::health) {
             Some(Health::Up) => Judgement::Up,
             Some(Health::Down) => Judgement::Down,
-            _ => Judgement::Unknown,
-        });
+            Some(Health::Unknown | Health::Unchecked) => Judgement::Unknown,
+            None => unknown,
+        };
         let fresh =
             |at: usize, spec: &CheckSpec| Check::new(spec.timing, judgement, self.seed_of((id, at)), now);
         let checks = watch.checks.iter().enumerate().map(|(at, spec)| {
@@ -344,9 +348,9 @@ impl Keeper {
         self.dirty.insert(server.0);
     }
 
-    /// Commands changed what is in force.
-    pub fn heard(&mut self, changes: &[Change]) {
-        self.overlay.heard(changes);
+    /// Commands changed what is in force. Returns whether that is to be remembered.
+    pub fn heard(&mut self, changes: &[Change]) -> bool {
+        let is_news = self.overlay.heard(changes);
         for change in changes {
             let (Change::AddServer(key, _) | Change::EditServer(key, _) | Change::DeleteServer(key, _)) =
                 change
@@ -357,6 +361,12 @@ impl Keeper {
                 self.dirty.insert(*key);
             }
         }
+        is_news
+    }
+
+    /// Is anything to be settled?
+    pub fn is_unsettled(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     fn is_kept(&self, key: &ServiceKey) -> bool {
@@ -370,8 +380,9 @@ impl Keeper {
         self.overlay.stated(in_force)
     }
 
-    /// What is to be in force of what is stated; and it is held to be from now on.
-    pub fn project(&mut self, stated: &Model) -> Model {
+    /// What is to be in force of what is stated; and it is held to be from now on. Servers that are in force `now` keep their
+    /// order, unless the stated one is wanted.
+    pub fn project(&mut self, stated: &Model, now: Option<&Model>) -> Model {
         self.operators
             .retain(|(key, server), _| stated.service(key).is_some_and(|s| s.server(server).is_some()));
         self.overlay = Overlay::default();
@@ -381,15 +392,19 @@ impl Keeper {
         for key in kept.collect::<BTreeSet<_>>() {
             let Some(service) = stated.service(&key) else { continue };
             let settled = self.settled(service, &service.servers);
-            self.remember(key, &settled, &service.servers);
+            let before = now.and_then(|now| now.service(&key)).map(|before| &before.servers[..]);
+            let placed = placed(before.unwrap_or_default(), &settled.servers);
+            self.remember(key, &settled, &service.servers, &placed);
+            let away = service.servers.iter().map(|spec| Change::DeleteServer(key, spec.key));
+            let back = placed.iter().map(|spec| Change::AddServer(key, *spec));
             // Servers that a model had can be in one.
-            difference(service, &settled.servers).iter().for_each(|change| _ = in_force.apply(change));
+            away.chain(back).for_each(|change| _ = in_force.apply(&change));
         }
         in_force
     }
 
-    fn remember(&mut self, key: ServiceKey, settled: &Settled, stated: &[ServerSpec]) {
-        self.overlay.hold(key, stated, &settled.servers);
+    fn remember(&mut self, key: ServiceKey, settled: &Settled, stated: &[ServerSpec], placed: &[ServerSpec]) {
+        self.overlay.hold(key, stated, placed);
         if settled.has_quorum {
             self.quorums_lost.remove(&key);
         } else {
@@ -411,11 +426,12 @@ impl Keeper {
         let mut settlement = Settlement { before: self.overlay.clone(), ..Settlement::default() };
         for key in std::mem::take(&mut self.dirty) {
             let Some(service) = in_force.service(&key) else { continue };
-            let stated = self.overlay.stated_servers(service);
+            let stated = self.overlay.stated_servers(service).to_vec();
             let settled = self.settled(service, &stated);
             self.tell(key, &settled, &stated, &mut settlement);
-            settlement.changes.extend(difference(service, &settled.servers));
-            self.remember(key, &settled, &stated);
+            let placed = placed(&service.servers, &settled.servers);
+            settlement.changes.extend(difference(service, &placed));
+            self.remember(key, &settled, &stated, &placed);
         }
         settlement
     }
@@ -500,7 +516,7 @@ impl Keeper {
     fn standings_of(&self, service: &Service) -> Vec<Standing> {
         let key = service.spec.key;
         let stated = self.overlay.stated_servers(service);
-        let settled = self.settled(service, &stated);
+        let settled = self.settled(service, stated);
         let standing = |(stated, effective): (&ServerSpec, &Effective)| {
             let id = (key, stated.key);
             let inputs = self.member(key, *stated).inputs;
@@ -543,13 +559,21 @@ impl Kept {
     }
 }
 
-/// What makes these of a service's servers. Those that are there keep their order; a server that comes back is the newest.
-fn difference(service: &Service, wanted: &[ServerSpec]) -> Vec<Change> {
+/// These servers as they come to stand: those that were there before keep their order, and a server that comes back is the newest.
+fn placed(before: &[ServerSpec], wanted: &[ServerSpec]) -> Vec<ServerSpec> {
+    let is_among = |list: &[ServerSpec], server: &ServerKey| list.iter().position(|spec| spec.key == *server);
+    let stay = before.iter().filter_map(|spec| Some(wanted[is_among(wanted, &spec.key)?]));
+    let new = wanted.iter().filter(|spec| is_among(before, &spec.key).is_none()).copied();
+    stay.chain(new).collect()
+}
+
+/// What makes these of a service's servers.
+fn difference(service: &Service, placed: &[ServerSpec]) -> Vec<Change> {
     let key = service.spec.key;
-    let is_wanted = |server: &ServerKey| wanted.iter().find(|spec| spec.key == *server);
-    let gone = service.servers.iter().filter(|spec| is_wanted(&spec.key).is_none());
+    let is_placed = |server: &ServerKey| placed.iter().any(|spec| spec.key == *server);
+    let gone = service.servers.iter().filter(|spec| !is_placed(&spec.key));
     let mut changes: Vec<Change> = gone.map(|spec| Change::DeleteServer(key, spec.key)).collect();
-    for spec in wanted {
+    for spec in placed {
         match service.server(&spec.key) {
             None => changes.push(Change::AddServer(key, *spec)),
             Some(now) if now != spec => changes.push(Change::EditServer(key, *spec)),

@@ -1,35 +1,26 @@
 //! What is in force, against what is stated.
 //!
 //! Checks, agents and operators take servers away, put others in their place, and change weights. What files and commands
-//! stated must come back when the reason is gone, so it is remembered for every server that is not in force as stated.
+//! stated must come back when the reason is gone, so it is remembered for every service that is not in force as stated.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use xlvs_model::state::Service;
-use xlvs_model::{Change, Model, ServerKey, ServerSpec, ServiceKey};
+use xlvs_model::{Change, Model, ServerSpec, ServiceKey};
 
-/// Servers that are not in force as stated, by service.
+/// The stated servers, in their order, of services that are not in force so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Vec<(ServiceKey, Held)>", into = "Vec<(ServiceKey, Held)>")]
-pub struct Overlay(BTreeMap<ServiceKey, Held>);
+#[serde(from = "Vec<(ServiceKey, Vec<ServerSpec>)>", into = "Vec<(ServiceKey, Vec<ServerSpec>)>")]
+pub struct Overlay(BTreeMap<ServiceKey, Vec<ServerSpec>>);
 
-/// Those of one service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
-    /// As they are stated.
-    servers: Vec<ServerSpec>,
-    /// In force though nobody stated it.
-    sorry: Option<ServerKey>,
-}
-
-impl From<Vec<(ServiceKey, Held)>> for Overlay {
-    fn from(list: Vec<(ServiceKey, Held)>) -> Self {
+impl From<Vec<(ServiceKey, Vec<ServerSpec>)>> for Overlay {
+    fn from(list: Vec<(ServiceKey, Vec<ServerSpec>)>) -> Self {
         Self(list.into_iter().collect())
     }
 }
 
-impl From<Overlay> for Vec<(ServiceKey, Held)> {
+impl From<Overlay> for Vec<(ServiceKey, Vec<ServerSpec>)> {
     fn from(overlay: Overlay) -> Self {
         overlay.0.into_iter().collect()
     }
@@ -39,71 +30,56 @@ impl Overlay {
     /// What is stated, of what is in force.
     pub fn stated(&self, in_force: &Model) -> Model {
         let mut model = in_force.clone();
-        for (key, held) in &self.0 {
+        for (key, stated) in &self.0 {
             let Some(service) = in_force.service(key) else { continue };
+            let away = service.servers.iter().map(|spec| Change::DeleteServer(*key, spec.key));
+            let back = stated.iter().map(|spec| Change::AddServer(*key, *spec));
             // What was stated once can be stated again.
-            let mut restate = |change: Change| _ = model.apply(&change);
-            if let Some(sorry) = held.sorry {
-                restate(Change::DeleteServer(*key, sorry));
-            }
-            for spec in &held.servers {
-                let is_there = service.server(&spec.key).is_some() && held.sorry != Some(spec.key);
-                restate(if is_there {
-                    Change::EditServer(*key, *spec)
-                } else {
-                    Change::AddServer(*key, *spec)
-                });
-            }
+            away.chain(back).for_each(|change| _ = model.apply(&change));
         }
         model
     }
 
     /// The stated servers of one service, of those in force.
-    pub fn stated_servers(&self, in_force: &Service) -> Vec<ServerSpec> {
-        let Some(held) = self.0.get(&in_force.spec.key) else { return in_force.servers.clone() };
-        let is_held = |key: ServerKey| held.servers.iter().find(|spec| spec.key == key);
-        let present = in_force.servers.iter().filter(|spec| held.sorry != Some(spec.key));
-        let mut stated: Vec<ServerSpec> = present.map(|spec| *is_held(spec.key).unwrap_or(spec)).collect();
-        let gone = held.servers.iter().filter(|spec| !stated.iter().any(|s| s.key == spec.key)).copied();
-        let gone: Vec<ServerSpec> = gone.collect();
-        stated.extend(gone);
-        stated
+    pub fn stated_servers<'s>(&'s self, in_force: &'s Service) -> &'s [ServerSpec] {
+        self.0.get(&in_force.spec.key).unwrap_or(&in_force.servers)
     }
 
     /// A service is to be in force otherwise than stated, or as stated again.
     pub fn hold(&mut self, key: ServiceKey, stated: &[ServerSpec], in_force: &[ServerSpec]) {
-        let as_stated = |spec: &ServerSpec| in_force.contains(spec);
-        let servers = stated.iter().filter(|spec| !as_stated(spec)).copied().collect();
-        let unstated = in_force.iter().map(|spec| spec.key).find(|key| !stated.iter().any(|s| s.key == *key));
-        let held = Held { servers, sorry: unstated };
-        if held == Held::default() {
+        if stated == in_force {
             self.0.remove(&key);
         } else {
-            self.0.insert(key, held);
+            self.0.insert(key, stated.to_vec());
         }
     }
 
-    /// Commands changed what is in force, and by that stated something. What they did not speak of stays held.
-    pub fn heard(&mut self, changes: &[Change]) {
-        for change in changes {
-            match change {
-                Change::AddServer(key, spec) | Change::EditServer(key, spec) => {
-                    let held = self
-                        .0
-                        .get_mut(key)
-                        .and_then(|held| held.servers.iter_mut().find(|s| s.key == spec.key));
-                    held.into_iter().for_each(|held| *held = *spec);
+    /// Commands changed what is in force, and by that stated something. What they did not speak of stays held. Returns whether
+    /// they spoke of anything that is.
+    pub fn heard(&mut self, changes: &[Change]) -> bool {
+        changes.iter().filter(|change| self.heard_one(change)).count() != 0
+    }
+
+    fn heard_one(&mut self, change: &Change) -> bool {
+        match change {
+            Change::AddServer(key, spec) | Change::EditServer(key, spec) => {
+                let Some(stated) = self.0.get_mut(key) else { return false };
+                match stated.iter_mut().find(|known| known.key == spec.key) {
+                    Some(known) => *known = *spec,
+                    // A sorry server, which nobody stated, can only be edited.
+                    None if matches!(change, Change::AddServer(..)) => stated.push(*spec),
+                    None => {}
                 }
-                Change::DeleteServer(key, server) => {
-                    if let Some(held) = self.0.get_mut(key) {
-                        held.servers.retain(|spec| spec.key != *server);
-                        held.sorry = held.sorry.filter(|sorry| sorry != server);
-                    }
-                }
-                Change::DeleteService(key) => drop(self.0.remove(key)),
-                Change::Flush => self.0.clear(),
-                _ => {}
+                true
             }
+            Change::DeleteServer(key, server) => {
+                let Some(stated) = self.0.get_mut(key) else { return false };
+                stated.retain(|spec| spec.key != *server);
+                true
+            }
+            Change::DeleteService(key) => self.0.remove(key).is_some(),
+            Change::Flush => !std::mem::take(&mut self.0).is_empty(),
+            _ => false,
         }
     }
 
@@ -115,8 +91,8 @@ impl Overlay {
 
 #[cfg(test)]
 mod tests {
-    use xlvs_model::ServiceSpec;
     use xlvs_model::spec::{Method, Protocol, Scheduler};
+    use xlvs_model::{ServerKey, ServiceSpec};
 
     use super::*;
 
@@ -149,12 +125,8 @@ mod tests {
     fn states(overlay: &Overlay, in_force: &Model, servers: &[ServerSpec]) {
         let stated = overlay.stated(in_force);
         let [service] = stated.services() else { panic!("one service") };
-        let mut list = service.servers.clone();
-        list.sort_by_key(|spec| spec.key);
-        assert_eq!(list, servers);
-        let mut list = overlay.stated_servers(&in_force.services()[0]);
-        list.sort_by_key(|spec| spec.key);
-        assert_eq!(list, servers);
+        assert_eq!(service.servers, servers);
+        assert_eq!(overlay.stated_servers(&in_force.services()[0]), servers);
     }
 
     #[test]
@@ -169,6 +141,8 @@ mod tests {
     fn nothing_is_held_of_a_service_that_is_in_force_as_stated() {
         let (mut overlay, _) = held();
         let stated = [server(1, 1), server(2, 2)];
+        overlay.hold(key(), &stated, &[server(2, 2), server(1, 1)]);
+        states(&overlay, &model(&[server(2, 2), server(1, 1)]), &stated);
         overlay.hold(key(), &stated, &stated);
         assert_eq!(overlay, Overlay::default());
     }
@@ -183,7 +157,9 @@ mod tests {
         command(Change::EditServer(key(), server(2, 7)));
         command(Change::AddServer(key(), server(1, 5)));
         command(Change::DeleteServer(key(), server(3, 3).key));
-        states(&overlay, &in_force, &[server(1, 5), server(2, 7)]);
+        command(Change::AddServer(key(), server(4, 4)));
+        command(Change::EditServer(key(), server(99, 9)));
+        states(&overlay, &in_force, &[server(1, 5), server(2, 7), server(4, 4)]);
         in_force.apply(&Change::Flush).expect("a flush");
         overlay.heard(&[Change::Flush]);
         assert_eq!(overlay, Overlay::default());

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Instant;
 
 use anyhow::{Context, anyhow, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use xlvs_model::{Change, Config, diff, wanted};
 
+use super::checks::Checks;
 use super::{Daemon, control, site, start, upkeep};
 use crate::difference;
 
@@ -44,11 +46,21 @@ pub fn change(daemon: &Daemon, wish: Wish) -> anyhow::Result<(Vec<String>, Vec<C
         return Ok((sentences, Vec::new()));
     }
     let number = keep_revision(daemon, &stated, &wanted, &wish.by, sentences.len())?;
-    let way = diff(daemon.engine.borrow().model(), &wanted.model);
-    if let Err(why) = carry_out(daemon, &stated, &wanted, &way) {
+    let mut keeper = daemon.checks.keeper.borrow().clone();
+    keeper.reconfigure(&wanted.pools, Instant::now());
+    let engine = daemon.engine.borrow();
+    let in_force = keeper.project(&wanted.model, Some(engine.model()).filter(|_| !wish.in_order));
+    let way = diff(engine.model(), &in_force);
+    drop(engine);
+    let paths = &daemon.options.paths;
+    let done = Checks::remember(&keeper, paths).and_then(|()| carry_out(daemon, &stated, &wanted, &way));
+    if let Err(why) = done {
         daemon.site.borrow().revisions.forget(number)?;
+        Checks::remember(&daemon.checks.keeper.borrow(), paths)?;
         return Err(why);
     }
+    *daemon.checks.keeper.borrow_mut() = keeper;
+    daemon.checks.ring();
     daemon.site.borrow_mut().rule(&wanted);
     tracing::info!(revision = number, changes = sentences.len(), by = %wish.by, "the configuration changed");
     Ok((sentences, way))

@@ -10,6 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::{UnixListener, UnixStream};
 use xlvs_datapath::conns::{self, Discrepancy};
 use xlvs_datapath::engine::ApplyError;
+use xlvs_health::OperatorWord;
+use xlvs_health::keeper::ServerId;
 use xlvs_model::view::Info;
 use xlvs_model::{Change, Config, Tunable, wanted};
 
@@ -74,6 +76,12 @@ async fn answer(daemon: &Daemon, request: Request) -> Answer {
     match request {
         Request::Apply(changes) => {
             let applied = daemon.engine.borrow_mut().apply(&changes);
+            let accepted = match &applied {
+                Ok(()) => changes.len(),
+                Err(ApplyError::Refused(at, _)) => *at,
+                Err(ApplyError::Journal(_)) => 0,
+            };
+            daemon.checks.heard(&changes[..accepted], &daemon.options.paths);
             follow(daemon, &changes).await;
             answer_of(applied)
         }
@@ -88,9 +96,13 @@ async fn answer(daemon: &Daemon, request: Request) -> Answer {
         Request::Rollback { number, only_plan } => {
             planned(configure::rollback(daemon, number, only_plan).await)
         }
+        Request::Say(service, server, word) => say_of(daemon, (service, server), word),
+        Request::Standings => {
+            Answer::Standings(daemon.checks.keeper.borrow().standings(daemon.engine.borrow().model()))
+        }
         Request::Saved => Answer::Text(site::stated(daemon).to_toml()),
         Request::History => daemon.site.borrow().revisions.list().map_or_else(failed, Answer::History),
-        Request::Model => Answer::Model(Box::new(daemon.engine.borrow().model().clone())),
+        Request::Model => Answer::Model(Box::new(site::stated(daemon).model)),
         Request::Overview => Answer::Overview(Box::new(status::overview(daemon).await)),
         Request::Services(only) => Answer::Services(daemon.engine.borrow().services(only.as_ref())),
         Request::Timeouts => Answer::Timeouts(daemon.engine.borrow().model().timeouts()),
@@ -129,6 +141,16 @@ async fn become_this(
     };
     let config = Config { model, ..stated }.pruned();
     planned(configure::fulfil(daemon, Wish { config, in_order, only_plan, by }).await)
+}
+
+/// An operator's word about a server that is stated.
+fn say_of(daemon: &Daemon, server: ServerId, word: OperatorWord) -> Answer {
+    let stated = site::stated(daemon).model;
+    if stated.service(&server.0).is_none_or(|service| service.server(&server.1).is_none()) {
+        return Answer::Failed("there is no such server (any more)".to_owned());
+    }
+    daemon.checks.operator_said(server, word, &daemon.options.paths);
+    Answer::Done
 }
 
 fn planned(outcome: anyhow::Result<Vec<String>>) -> Answer {

@@ -1,11 +1,13 @@
 //! `xlvs run`: the daemon. Packets do not need it; changes, next hops and the end of connections do.
 
+mod checks;
 mod configure;
 mod control;
 mod explain;
 mod full_table;
 mod hops;
 pub mod lock;
+mod probe;
 mod revisions;
 mod site;
 mod start;
@@ -30,6 +32,7 @@ use xlvs_model::Config;
 use xlvs_model::config::{CONNS, SERVERS, SERVICES, Sizes};
 
 use crate::paths::Paths;
+use checks::Checks;
 use lock::Lock;
 use site::Site;
 
@@ -110,6 +113,7 @@ impl From<XdpMode> for Mode {
 pub struct Daemon {
     options: Options,
     site: RefCell<Site>,
+    checks: Checks,
     engine: RefCell<Engine>,
     xdp: RefCell<Xdp>,
     hops: hops::Hops,
@@ -154,6 +158,7 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
     let wanted = upkeep::heed_tidings(Rc::clone(&daemon));
     let control = control::serve(Rc::clone(&daemon), listener);
     let upkeep = upkeep::run(Rc::clone(&daemon));
+    let checks = checks::run(Rc::clone(&daemon));
     let reloads = configure::heed_sighup(Rc::clone(&daemon));
     tokio::select! {
         _ = terminate.recv() => {}
@@ -162,6 +167,7 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
         ended = control => ended?,
         ended = reloads => ended?,
         () = upkeep => {}
+        () = checks => {}
         () = wanted => {}
     }
     let _gone = std::fs::remove_file(daemon.options.paths.socket());

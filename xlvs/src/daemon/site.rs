@@ -44,6 +44,11 @@ impl Site {
         &self.policy.interfaces
     }
 
+    /// All of it but services and servers.
+    pub fn policy(&self) -> &Config {
+        &self.policy
+    }
+
     /// From now on, this rules. The next daemon finds it.
     pub fn rule(&mut self, config: &Config) {
         let kept = replace(&self.kept_at, &config.to_toml());
@@ -64,5 +69,6 @@ impl Site {
 pub fn stated(daemon: &Daemon) -> Config {
     let site = daemon.site.borrow();
     let Config { interfaces, sizes, pools, .. } = site.policy.clone();
-    Config { interfaces, sizes, pools, model: daemon.engine.borrow().model().clone() }.pruned()
+    let model = daemon.checks.keeper.borrow().stated(daemon.engine.borrow().model());
+    Config { interfaces, sizes, pools, model }.pruned()
 }

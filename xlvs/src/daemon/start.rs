@@ -12,6 +12,7 @@ use xlvs_datapath::journal::{ABI_VERSION, Head, Journal, Line};
 use xlvs_datapath::tables::Sizes;
 use xlvs_datapath::xdp::{Pins, Xdp};
 
+use super::checks::Checks;
 use super::site::Site;
 use super::{Daemon, Options, hops};
 
@@ -31,8 +32,10 @@ pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<Daemon>
             let engine = engine(&options, &xdp, earlier, sizes)?;
             warn_about_forwarding(&options);
             let site = Site::resume(&options, fixed_interfaces, !fresh);
+            let checks = Checks::resume(&options.paths, site.policy(), !fresh);
             Ok(Daemon {
                 options,
+                checks,
                 site: site.into(),
                 engine: engine.into(),
                 xdp: xdp.into(),
