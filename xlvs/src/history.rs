@@ -12,17 +12,6 @@ use crate::listings;
 use crate::paths::Paths;
 use crate::protocol::{Answer, Request, Revision};
 
-/// How to show it.
-#[derive(Args, Clone, Debug)]
-pub struct Options {
-    /// As JSON.
-    #[arg(long)]
-    json: bool,
-    /// The director's places.
-    #[command(flatten)]
-    paths: Paths,
-}
-
 /// Where to go back to.
 #[derive(Args, Clone, Debug)]
 pub struct RollbackOptions {
@@ -37,7 +26,7 @@ pub struct RollbackOptions {
 }
 
 /// Lists the revisions, the newest last.
-pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
+pub fn run(options: &listings::Options) -> anyhow::Result<ExitCode> {
     let Answer::History(revisions) = Client::connected(&options.paths)?.ask(&Request::History)? else {
         bail!("the director gave an answer to another question; is it another version?");
     };

@@ -67,7 +67,7 @@ enum Command {
     /// Print the director's whole state as a file that `xlvs apply` reads.
     Save(apply::SaveOptions),
     /// Show what was applied, and when.
-    History(history::Options),
+    History(listings::Options),
     /// Make the director what a revision was.
     Rollback(history::RollbackOptions),
     /// Show or set LVS's tunables (the kernel's net.ipv4.vs.*).
@@ -80,7 +80,7 @@ enum Command {
         word: server::Word,
     },
     /// Show how all servers fare: weight as stated and in force, health, and why.
-    Servers(server::Options),
+    Servers(listings::Options),
     /// Give a server no new connections, and wait until it has none.
     Drain(drain::Options),
     /// Print completions for a shell.

@@ -12,7 +12,7 @@ use xlvs_model::view::ServiceView;
 use xlvs_model::{Model, ServerKey, ServerSpec, ServiceKey};
 
 use crate::client::Client;
-use crate::listings::{json, print};
+use crate::listings::{self, json, print};
 use crate::named;
 use crate::paint::Paint;
 use crate::paths::Paths;
@@ -37,17 +37,6 @@ pub struct Which {
     service: String,
     /// The server: 10.0.0.11:8080 or 10.0.0.11.
     server: String,
-    /// The director's places.
-    #[command(flatten)]
-    paths: Paths,
-}
-
-/// How to show them.
-#[derive(Args, Clone, Debug)]
-pub struct Options {
-    /// As JSON.
-    #[arg(long)]
-    json: bool,
     /// The director's places.
     #[command(flatten)]
     paths: Paths,
@@ -79,7 +68,7 @@ fn model(client: &mut Client) -> anyhow::Result<Model> {
 }
 
 /// Shows every server: weight as stated and in force, what checks say, and why.
-pub fn list(options: &Options) -> anyhow::Result<ExitCode> {
+pub fn list(options: &listings::Options) -> anyhow::Result<ExitCode> {
     let mut client = Client::connected(&options.paths)?;
     let model = model(&mut client)?;
     let Answer::Standings(standings) = client.ask(&Request::Standings)? else {

@@ -27,6 +27,8 @@ pub enum Outcome {
     Success,
     /// Otherwise, with the reason in a few words.
     Failure(String),
+    /// It could not be made, and so says nothing about the server.
+    NotMade(String),
 }
 
 /// What happens to a check.
@@ -128,6 +130,7 @@ impl Check {
                 let judged = match outcome {
                     Outcome::Success => self.succeeded(began, now),
                     Outcome::Failure(why) => self.failed(why, began, now),
+                    Outcome::NotMade(why) => self.learned_nothing(why, began, now),
                 };
                 Effects { judged, ..Effects::default() }
             }
@@ -166,6 +169,12 @@ impl Check {
             Judgement::Unknown => self.judge(Judgement::Down),
             Judgement::Up => self.speaks_against(self.timing.fall, Judgement::Down),
         }
+    }
+
+    fn learned_nothing(&mut self, why: String, began: Instant, now: Instant) -> Option<Judgement> {
+        self.reason = Some(why);
+        self.wait_for_next(began, now);
+        None
     }
 
     fn speaks_against(&mut self, enough: u32, other: Judgement) -> Option<Judgement> {
@@ -304,6 +313,21 @@ mod tests {
         let (next, _) = site.probe();
         assert_eq!(site.check.step(Event::Ended(probe, Outcome::Success), site.now), Effects::default());
         assert!(next > probe);
+    }
+
+    #[test]
+    fn a_probe_that_could_not_be_made_says_nothing_about_the_server() {
+        for judgement in [Judgement::Unknown, Judgement::Up, Judgement::Down] {
+            let mut site = Site::new(Timing { fall: 1, rise: 1, ..TIMING }, judgement);
+            let (probe, _) = site.probe();
+            let not_made = Outcome::NotMade("too many open files".to_owned());
+            assert_eq!(site.check.step(Event::Ended(probe, not_made), site.now), Effects::default());
+            assert_eq!(
+                (site.check.judgement(), site.check.reason()),
+                (judgement, Some("too many open files"))
+            );
+            site.probe();
+        }
     }
 
     #[test]

@@ -29,7 +29,9 @@ pub struct Settled {
 pub fn settle(pool: &Pool, members: &[Member], had_quorum: bool) -> Settled {
     let mut effective: Vec<Effective> = members.iter().map(|member| effective(&member.inputs)).collect();
     let has_quorum = has_quorum(pool, members, &effective, had_quorum);
-    let sorry = pool.sorry.filter(|_| !has_quorum);
+    // A command may have made the sorry server one of the others meanwhile.
+    let is_other = |sorry: &ServerSpec| members.iter().all(|member| member.spec.key != sorry.key);
+    let sorry = pool.sorry.filter(|sorry| !has_quorum && is_other(sorry));
     if sorry.is_some() {
         let serving = effective.iter_mut().zip(members).filter(|(e, _)| e.place.weight() != 0);
         serving.for_each(|(effective, member)| *effective = stood_down(member));
@@ -107,6 +109,12 @@ mod tests {
         assert_eq!((one_back.has_quorum, &one_back.servers[..]), (true, &[server(2, 1)][..]));
         let none = settle(&Pool::default(), &members(&[DOWN, DOWN]), true);
         assert_eq!((none.has_quorum, none.servers.len()), (false, 0));
+    }
+
+    #[test]
+    fn a_sorry_server_that_is_one_of_the_others_is_no_sorry_server() {
+        let members = [member(99, 1, DOWN), member(1, 1, DOWN)];
+        assert_eq!(settle(&sorry(), &members, true).servers, []);
     }
 
     #[test]

@@ -24,6 +24,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use xlvs_datapath::engine::Engine;
@@ -141,9 +142,19 @@ pub fn run(options: Options) -> anyhow::Result<ExitCode> {
     let Some(_lock) = Lock::take(&options.paths.lock())? else {
         bail!("another daemon is running on {}; `xlvs check` speaks to it", options.paths.run_dir.display());
     };
+    raise_open_files();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the daemon")?;
     runtime.block_on(LocalSet::new().run_until(serve(options, fixed_interfaces, config)))
+}
+
+/// Each check under way has a file open.
+fn raise_open_files() {
+    let limit = Resource::RLIMIT_NOFILE;
+    let raised = getrlimit(limit).and_then(|(_, most)| setrlimit(limit, most, most));
+    if let Err(why) = raised {
+        tracing::warn!(%why, "the number of open files stays as it is; many checks at once may not be made");
+    }
 }
 
 async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>) -> anyhow::Result<ExitCode> {

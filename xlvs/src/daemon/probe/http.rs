@@ -11,7 +11,7 @@ use regex_lite::Regex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use xlvs_model::watch::HttpSpec;
 
-use super::{connect, tls};
+use super::{Trouble, connect, tls};
 
 /// Of an answer's head, so much is read.
 const HEAD: usize = 64 << 10;
@@ -19,12 +19,13 @@ const HEAD: usize = 64 << 10;
 const BODY: usize = 64 << 10;
 
 /// Asks, and tells what is wrong with the answer.
-pub async fn get(spec: &HttpSpec, target: SocketAddr) -> Result<(), String> {
+pub(super) async fn get(spec: &HttpSpec, target: SocketAddr) -> Result<(), Trouble> {
     let stream = connect(target).await?;
     match &spec.tls {
-        None => exchange(spec, target, stream).await,
-        Some(how) => exchange(spec, target, tls::begin(how, target, stream).await?).await,
+        None => exchange(spec, target, stream).await?,
+        Some(how) => exchange(spec, target, tls::begin(how, target, stream).await?).await?,
     }
+    Ok(())
 }
 
 async fn exchange<S>(spec: &HttpSpec, target: SocketAddr, stream: S) -> Result<(), String>

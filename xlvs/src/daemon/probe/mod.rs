@@ -15,12 +15,41 @@ pub async fn probe(spec: &CheckSpec, target: SocketAddr) -> Outcome {
         CheckKind::Tcp => connect(target).await.map(drop),
         CheckKind::Http(http) => http::get(http, target).await,
     };
-    outcome.map_or_else(Outcome::Failure, |()| Outcome::Success)
+    match outcome {
+        Ok(()) => Outcome::Success,
+        Err(Trouble::Server(why)) => Outcome::Failure(why),
+        Err(Trouble::Ours(why)) => Outcome::NotMade(why),
+    }
 }
 
-/// Connects, or says in a few words why not.
-async fn connect(target: SocketAddr) -> Result<TcpStream, String> {
-    TcpStream::connect(target).await.map_err(|why| in_words(&why))
+/// Why a probe did not succeed, in a few words.
+#[derive(Debug)]
+enum Trouble {
+    /// The server is not in order.
+    Server(String),
+    /// The director has not what it takes to ask.
+    Ours(String),
+}
+
+impl From<String> for Trouble {
+    fn from(why: String) -> Self {
+        Self::Server(why)
+    }
+}
+
+/// Connects, or says why not.
+async fn connect(target: SocketAddr) -> Result<TcpStream, Trouble> {
+    TcpStream::connect(target).await.map_err(|why| {
+        let words = in_words(&why);
+        if is_ours(&why) { Trouble::Ours(words) } else { Trouble::Server(words) }
+    })
+}
+
+/// Files, ports or memory have run out here. All servers at once must not be taken for failed.
+fn is_ours(why: &std::io::Error) -> bool {
+    use nix::errno::Errno;
+    let own = [Errno::EMFILE, Errno::ENFILE, Errno::EADDRNOTAVAIL, Errno::ENOMEM, Errno::ENOBUFS];
+    why.raw_os_error().is_some_and(|number| own.contains(&Errno::from_raw(number)))
 }
 
 /// An error without the number that the system has for it.
@@ -71,7 +100,7 @@ mod tests {
     fn fails(kind: CheckKind, answer: &'static [u8]) -> String {
         match outcome(kind, answer).0 {
             Outcome::Failure(why) => why,
-            Outcome::Success => panic!("it succeeds"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -83,6 +112,13 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let refused = runtime.block_on(probe(&check(CheckKind::Tcp, target.port()), target));
         assert_eq!(refused, Outcome::Failure("connection refused".to_owned()));
+    }
+
+    #[test]
+    fn what_runs_out_here_is_no_fault_of_the_servers() {
+        let error = |number| std::io::Error::from_raw_os_error(number);
+        assert!(is_ours(&error(nix::libc::EMFILE)) && is_ours(&error(nix::libc::EADDRNOTAVAIL)));
+        assert!(!is_ours(&error(nix::libc::ECONNREFUSED)) && !is_ours(&error(nix::libc::EHOSTUNREACH)));
     }
 
     #[test]
@@ -113,5 +149,41 @@ mod tests {
         assert_eq!(fails(http(Some("never"), None), huge), "the body has nothing that matches never");
         let tls = Some(TlsSpec::default());
         assert!(fails(http(None, tls), b"HTTP/1.1 400 Bad Request\r\n\r\n").starts_with("no TLS: "));
+    }
+
+    /// The outcome of a check of a TLS server with a certificate of its own making, and the name that it was told.
+    fn outcome_over_tls(tls: TlsSpec) -> (Outcome, Option<String>) {
+        use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
+        let made = rcgen::generate_simple_self_signed(["www.example.com".to_owned()]).expect("a certificate");
+        let key = made.signing_key.serialize_der().try_into().expect("a key");
+        let provider = std::sync::Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("versions").with_no_client_auth();
+        let config = config.with_single_cert(vec![made.cert.der().clone()], key).expect("a certificate");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let target = listener.local_addr().expect("its address");
+        let server = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a probe");
+            let connection = ServerConnection::new(config.into()).expect("a connection");
+            let mut stream = StreamOwned::new(connection, stream);
+            let _request = stream.read(&mut [0; 2000]);
+            let _hung_up = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            stream.conn.server_name().map(str::to_owned)
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let outcome = runtime.block_on(probe(&check(http(Some("ok"), Some(tls)), target.port()), target));
+        (outcome, server.join().expect("the server ends"))
+    }
+
+    #[test]
+    fn tls_is_spoken_and_certificates_are_verified_where_that_is_asked_for() {
+        assert_eq!(outcome_over_tls(TlsSpec::default()), (Outcome::Success, None));
+        let sni = Some("www.example.com".to_owned());
+        let told = outcome_over_tls(TlsSpec { sni: sni.clone(), verify: false });
+        assert_eq!(told, (Outcome::Success, sni.clone()));
+        let (verified, _) = outcome_over_tls(TlsSpec { sni, verify: true });
+        // Without any root on this machine that is what is told.
+        let Outcome::Failure(why) = verified else { panic!("nobody vouches for it: {verified:?}") };
+        assert!(why.contains("certificate"), "{why}");
     }
 }
