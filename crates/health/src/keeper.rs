@@ -160,6 +160,10 @@ pub struct Keeper {
     overlay: Overlay,
     agenda: BTreeSet<(Instant, CheckId)>,
     dirty: BTreeSet<ServiceKey>,
+    /// Services whose changes were refused, to be settled with the next that has news.
+    put_off: BTreeSet<ServiceKey>,
+    /// Services that are settled and not yet in force so.
+    on_the_way: Vec<ServiceKey>,
 }
 
 impl Keeper {
@@ -387,6 +391,7 @@ impl Keeper {
             .retain(|(key, server), _| stated.service(key).is_some_and(|s| s.server(server).is_some()));
         self.overlay = Overlay::default();
         self.dirty.clear();
+        self.on_the_way.clear();
         let mut in_force = stated.clone();
         let kept = self.operators.keys().map(|(key, _)| *key).chain(self.pools.keys().copied());
         for key in kept.collect::<BTreeSet<_>>() {
@@ -394,7 +399,10 @@ impl Keeper {
             let settled = self.settled(service, &service.servers);
             let before = now.and_then(|now| now.service(&key)).map(|before| &before.servers[..]);
             let placed = placed(before.unwrap_or_default(), &settled.servers);
-            self.remember(key, &settled, &service.servers, &placed);
+            self.remember(key, &settled, &service.servers);
+            if placed != service.servers {
+                self.overlay.hold(key, &service.servers);
+            }
             let away = service.servers.iter().map(|spec| Change::DeleteServer(key, spec.key));
             let back = placed.iter().map(|spec| Change::AddServer(key, *spec));
             // Servers that a model had can be in one.
@@ -403,8 +411,7 @@ impl Keeper {
         in_force
     }
 
-    fn remember(&mut self, key: ServiceKey, settled: &Settled, stated: &[ServerSpec], placed: &[ServerSpec]) {
-        self.overlay.hold(key, stated, placed);
+    fn remember(&mut self, key: ServiceKey, settled: &Settled, stated: &[ServerSpec]) {
         if settled.has_quorum {
             self.quorums_lost.remove(&key);
         } else {
@@ -418,11 +425,13 @@ impl Keeper {
         }
     }
 
-    /// What is to change in what is in force, after all that was heard.
+    /// What is to change in what is in force, after all that was heard. What was stated is held until
+    /// [`Keeper::carried_out`] is told, so that a memory taken in between is right whether it was done or not.
     pub fn settle(&mut self, in_force: &Model) -> Settlement {
         if self.dirty.is_empty() {
             return Settlement::default();
         }
+        self.dirty.append(&mut self.put_off);
         let mut settlement = Settlement { before: self.overlay.clone(), ..Settlement::default() };
         for key in std::mem::take(&mut self.dirty) {
             let Some(service) = in_force.service(&key) else { continue };
@@ -431,12 +440,21 @@ impl Keeper {
             self.tell(key, &settled, &stated, &mut settlement);
             let placed = placed(&service.servers, &settled.servers);
             settlement.changes.extend(difference(service, &placed));
-            self.remember(key, &settled, &stated, &placed);
+            self.remember(key, &settled, &stated);
+            self.overlay.hold(key, &stated);
+            self.on_the_way.push(key);
         }
         settlement
     }
 
-    /// The director refused the changes: what is in force is as it was, and is settled anew at the next occasion.
+    /// What was settled is in force.
+    pub fn carried_out(&mut self, in_force: &Model) {
+        let services =
+            std::mem::take(&mut self.on_the_way).into_iter().filter_map(|key| in_force.service(&key));
+        services.for_each(|service| self.overlay.release(service));
+    }
+
+    /// The director refused the changes: what is in force is as it was, and is settled anew when there is other news.
     pub fn refused(&mut self, settlement: Settlement) {
         let services = settlement.changes.iter().filter_map(|change| match change {
             Change::AddServer(key, _) | Change::EditServer(key, _) | Change::DeleteServer(key, _) => {
@@ -444,8 +462,9 @@ impl Keeper {
             }
             _ => None,
         });
-        self.dirty.extend(services);
+        self.put_off.extend(services);
         self.overlay = settlement.before;
+        self.on_the_way.clear();
     }
 
     fn settled(&self, service: &Service, stated: &[ServerSpec]) -> Settled {

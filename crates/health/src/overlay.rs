@@ -45,12 +45,16 @@ impl Overlay {
         self.0.get(&in_force.spec.key).unwrap_or(&in_force.servers)
     }
 
-    /// A service is to be in force otherwise than stated, or as stated again.
-    pub fn hold(&mut self, key: ServiceKey, stated: &[ServerSpec], in_force: &[ServerSpec]) {
-        if stated == in_force {
+    /// A service is to be in force otherwise than stated, or on its way back. Holding what is in force as stated does no harm.
+    pub fn hold(&mut self, key: ServiceKey, stated: &[ServerSpec]) {
+        self.0.insert(key, stated.to_vec());
+    }
+
+    /// What is in force as stated need not be held any more.
+    pub fn release(&mut self, in_force: &Service) {
+        let key = in_force.spec.key;
+        if self.0.get(&key).is_some_and(|stated| *stated == in_force.servers) {
             self.0.remove(&key);
-        } else {
-            self.0.insert(key, stated.to_vec());
         }
     }
 
@@ -114,11 +118,9 @@ mod tests {
 
     /// 1 was taken away, 2 has weight 0, 3 is as stated, 99 stands in.
     fn held() -> (Overlay, Model) {
-        let stated = [server(1, 1), server(2, 2), server(3, 3)];
-        let in_force = [server(2, 0), server(3, 3), server(99, 1)];
         let mut overlay = Overlay::default();
-        overlay.hold(key(), &stated, &in_force);
-        (overlay, model(&in_force))
+        overlay.hold(key(), &[server(1, 1), server(2, 2), server(3, 3)]);
+        (overlay, model(&[server(2, 0), server(3, 3), server(99, 1)]))
     }
 
     #[track_caller]
@@ -141,9 +143,11 @@ mod tests {
     fn nothing_is_held_of_a_service_that_is_in_force_as_stated() {
         let (mut overlay, _) = held();
         let stated = [server(1, 1), server(2, 2)];
-        overlay.hold(key(), &stated, &[server(2, 2), server(1, 1)]);
-        states(&overlay, &model(&[server(2, 2), server(1, 1)]), &stated);
-        overlay.hold(key(), &stated, &stated);
+        overlay.hold(key(), &stated);
+        let turned = model(&[server(2, 2), server(1, 1)]);
+        overlay.release(&turned.services()[0]);
+        states(&overlay, &turned, &stated);
+        overlay.release(&model(&stated).services()[0]);
         assert_eq!(overlay, Overlay::default());
     }
 

@@ -80,6 +80,7 @@ impl Site {
         for change in &settlement.changes {
             self.in_force.apply(change).unwrap_or_else(|why| panic!("{change:?}: {why}"));
         }
+        self.keeper.carried_out(&self.in_force);
         self.told.changes.extend(settlement.changes);
         self.told.notices.extend(settlement.notices);
         self.told.news.extend(settlement.news);
@@ -100,6 +101,12 @@ impl Site {
     /// The stated servers, in their order.
     fn stated(&self) -> Vec<ServerSpec> {
         self.keeper.stated(&self.in_force).services()[0].servers.clone()
+    }
+
+    /// A daemon is killed when it has written down what it was about to do, and another goes on.
+    fn crash(&mut self) {
+        self.keeper.settle(&self.in_force);
+        self.restart();
     }
 
     /// A daemon ends, and another goes on.
@@ -318,6 +325,7 @@ enum Step {
     Delete(u8),
     Add(u8, u32),
     Restart,
+    CrashAfter(u8, OperatorWord),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -333,7 +341,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         host.clone().prop_map(Step::Break),
         host.clone().prop_map(Step::Mend),
         (0..5000_u64).prop_map(Step::Pass),
-        (host.clone(), word).prop_map(|(host, word)| Step::Operator(host, word)),
+        (host.clone(), word.clone()).prop_map(|(host, word)| Step::Operator(host, word)),
+        (host.clone(), word).prop_map(|(host, word)| Step::CrashAfter(host, word)),
         (host.clone(), agent).prop_map(|(host, word)| Step::Agent(host, word)),
         (host.clone(), 0..20_u32).prop_map(|(host, weight)| Step::Weigh(host, weight)),
         host.clone().prop_map(Step::Delete),
@@ -393,6 +402,10 @@ proptest! {
                     }
                 }
                 Step::Restart => site.restart(),
+                Step::CrashAfter(host, word) => {
+                    site.keeper.operator_said((key, server(host)), word);
+                    site.crash();
+                }
             }
             prop_assert_eq!(site.stated(), stated.clone());
             prop_assert!(site.keeper.settle(&site.in_force).is_empty());

@@ -151,15 +151,13 @@ pub fn settle(daemon: &Rc<Daemon>) {
     }
     let settlement = daemon.checks.keeper.borrow_mut().settle(daemon.engine.borrow().model());
     daemon.checks.remember_or_tell(&daemon.options.paths);
-    if settlement.is_empty() {
-        return;
-    }
     let applied = daemon.engine.borrow_mut().apply_all(&settlement.changes);
     if let Err(why) = applied {
         tracing::error!(%why, "what checks ask for cannot be done; it is tried again when they ask for more");
         daemon.checks.keeper.borrow_mut().refused(settlement);
         return;
     }
+    daemon.checks.keeper.borrow_mut().carried_out(daemon.engine.borrow().model());
     settlement.news.iter().for_each(tell);
     settlement.notices.into_iter().for_each(notify);
     // New next hops are waited for, and checks do not wait.
