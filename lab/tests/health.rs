@@ -198,6 +198,41 @@ fn the_operators_word_wins_and_survives_a_restart_of_the_daemon() -> Result<()> 
     )
 }
 
+/// The director's daemon, in clock ticks of its own (a hundredth of a second each).
+fn ticks(director: &Director) -> Result<u64> {
+    let pid = director.pid().context("the daemon runs")?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+}
+
+#[test]
+fn five_thousand_checks_a_second_are_made_and_none_is_late() -> Result<()> {
+    let lab = Lab::lay_out(Layout::TwoNetwork, 3)?;
+    let _names = NameServer::on_all(&lab, ASK)?;
+    let mut text = format!(
+        "interfaces = [\"l0\", \"l1\"]\n[defaults]\nmethod = \"nat\"\n\
+         check = {{ type = \"tcp\", port = {ASK}, interval = 1, timeout = 5 }}\n"
+    );
+    for service in 0..500 {
+        let servers: Vec<String> =
+            (0..10).map(|n| format!("\"{}:{}\"", lab.servers[n % 3].address, 8000 + n)).collect();
+        let vip = std::net::Ipv4Addr::from(0x0b00_0000 + service);
+        text += &format!("[[service]]\ntcp = \"{vip}:80\"\nservers = [{}]\n", servers.join(", "));
+    }
+    let file = lab.directory().join("xlvs.toml");
+    std::fs::write(&file, text)?;
+    let director = Director::ruled_by(&lab, &xlvs_lab::director::binary()?, &file)?;
+    std::thread::sleep(Duration::from_secs(2));
+    let (began, before) = (Instant::now(), ticks(&director)?);
+    std::thread::sleep(Duration::from_secs(4));
+    let (passed, used) = (began.elapsed(), ticks(&director)? - before);
+    println!("5000 checks a second take {} % of a processor", used * 100 / (passed.as_millis() as u64 / 10));
+    let shown = run(&director, "xlvs servers | grep -c ', up$'")?;
+    ensure!(shown.trim() == "5000", "{} servers are up: {}", shown.trim(), director.log());
+    director.check()
+}
+
 #[test]
 fn with_alpha_nothing_is_sent_to_a_server_before_its_first_check() -> Result<()> {
     watched(

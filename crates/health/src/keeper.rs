@@ -326,6 +326,11 @@ impl Keeper {
         self.servers.iter().filter_map(|(id, kept)| Some((*id, kept.watch.agent.as_ref()?)))
     }
 
+    /// What a server's checks say.
+    pub fn health(&self, server: ServerId) -> Health {
+        self.servers.get(&server).map(Kept::health).unwrap_or_default()
+    }
+
     /// What a server's agent has said until now.
     pub fn agent_word(&self, server: ServerId) -> AgentWord {
         self.servers.get(&server).and_then(|kept| kept.agent).unwrap_or_default()

@@ -151,6 +151,14 @@ pub struct AgentSpec {
     pub timeout: Duration,
     /// Sent to the agent once connected.
     pub send: Option<String>,
+    /// The largest share of its weight that it may ask for, in percent.
+    pub most: u16,
+    /// Of each new figure so many percent count, and the rest of the average that was.
+    pub smoothing: u16,
+    /// The share in force moves when the average is so many percent points away from it.
+    pub step: u16,
+    /// A server that was away and returns gets its share within this, in equal parts.
+    pub slow_start: Duration,
 }
 
 impl AgentSpec {
@@ -162,6 +170,10 @@ impl AgentSpec {
             interval: Duration::from_secs(2),
             timeout: Duration::from_secs(2),
             send: None,
+            most: 100,
+            smoothing: 50,
+            step: 5,
+            slow_start: Duration::from_secs(20),
         }
     }
 }

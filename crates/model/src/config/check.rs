@@ -35,13 +35,17 @@ const TLS: [&str; 2] = ["sni", "verify"];
 pub(super) const ALL_KEYS: &[&str] =
     &["type", "address", "port", "interval", "timeout", "path", "host", "status", "sni"];
 
-const AGENT_KEYS: &[&str] = &["port", "address", "interval", "timeout", "send"];
+const AGENT_KEYS: &[&str] =
+    &["port", "address", "interval", "timeout", "send", "most", "smoothing", "step", "slow_start"];
 
 /// From one check to the next.
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(86_400);
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 const DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const TIMES: RangeInclusive<u32> = 1..=1000;
+
+/// The largest share of its weight that an agent may be let ask for, in percent.
+const MOST_SHARE: u32 = 1000;
 
 /// What a check asks, by its `type`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -319,6 +323,14 @@ fn agent(entry: &Entry<'_>) -> Option<AgentSpec> {
     };
     agent.interval = time("interval", INTERVAL, agent.interval);
     agent.timeout = time("timeout", TIMEOUT, agent.timeout);
+    agent.slow_start = time("slow_start", DELAY, agent.slow_start);
+    let percent = |key, range: RangeInclusive<u32>, default| {
+        let said = section.get(key).and_then(|entry: Entry<'_>| entry.number(range));
+        said.and_then(|percent| u16::try_from(percent).ok()).unwrap_or(default)
+    };
+    agent.most = percent("most", 1..=MOST_SHARE, agent.most);
+    agent.smoothing = percent("smoothing", 1..=100, agent.smoothing);
+    agent.step = percent("step", 0..=100, agent.step);
     agent.address = section.get("address").and_then(|entry| address::alone(&entry));
     agent.send = section.get("send").and_then(|entry| Some(entry.string("a text")?.to_owned()));
     Some(agent)

@@ -362,6 +362,16 @@ fn agent_pairs(agent: &AgentSpec) -> Pairs {
         &[("interval", agent.interval, usual.interval), ("timeout", agent.timeout, usual.timeout)],
     );
     pairs.extend(agent.send.as_ref().map(|send| ("send", quoted(send))));
+    for (key, percent, usual) in [
+        ("most", agent.most, usual.most),
+        ("smoothing", agent.smoothing, usual.smoothing),
+        ("step", agent.step, usual.step),
+    ] {
+        if percent != usual {
+            pairs.push((key, percent.to_string()));
+        }
+    }
+    times(&mut pairs, &[("slow_start", agent.slow_start, usual.slow_start)]);
     pairs
 }
 

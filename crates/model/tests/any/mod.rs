@@ -219,11 +219,17 @@ fn any_timing() -> impl Strategy<Value = Timing> {
 }
 
 fn any_agent() -> impl Strategy<Value = AgentSpec> {
-    (1..u16::MAX, 50..9000_u64, 1..9000_u64, option::of(any_text())).prop_map(
-        |(port, interval, timeout, send)| AgentSpec {
+    let times = (50..9000_u64, 1..9000_u64, 0..90_000_u64);
+    let percents = (1..300_u16, 1..101_u16, 0..101_u16);
+    (1..u16::MAX, times, option::of(any_text()), percents).prop_map(
+        |(port, (interval, timeout, slow_start), send, (most, smoothing, step))| AgentSpec {
             interval: Duration::from_millis(interval),
             timeout: Duration::from_millis(timeout),
+            slow_start: Duration::from_millis(slow_start),
             send,
+            most,
+            smoothing,
+            step,
             ..AgentSpec::at(port)
         },
     )
