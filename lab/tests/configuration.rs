@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use common::{counts, ensure_spread, eventually, hold, spread, still_there, under_load};
+use common::{counts, ensure_spread, eventually, hold, pins, spread, still_there, under_load};
 use xlvs_lab::{Director, Lab, Layout, NameServer};
 
 const ASK: u16 = 7000;
@@ -177,6 +177,21 @@ fn interfaces_of_the_file_are_followed_and_one_that_is_not_there_changes_nothing
             Ok(())
         },
     )
+}
+
+#[test]
+fn a_first_start_with_a_file_that_is_refused_leaves_nothing_behind() -> Result<()> {
+    let lab = Lab::lay_out(Layout::TwoNetwork, 1)?;
+    let file = lab.directory().join("xlvs.toml");
+    let services = "[[service]]\ntcp = \"10.0.0.100:80\"\n[[service]]\ntcp = \"10.0.0.100:81\"\n";
+    std::fs::write(&file, format!("interfaces = [\"l0\"]\n[tables]\nmax_services = 1\n{services}"))?;
+    let director = Director::prepare_on(&lab.director, &[], lab.directory(), &xlvs_lab::director::binary()?)?
+        .with_options(&["--config", &file.to_string_lossy()]);
+    let refused = director.refused(&[])?;
+    let why = "cannot be what its file says: add service TCP 10.0.0.100:81: wlc: no room";
+    ensure!(refused.code == Some(1) && refused.err.contains(why), "{refused:?}");
+    ensure!(pins(&director.bpffs())?.is_empty(), "something is still pinned");
+    eventually("the devices are free of XDP", || Ok(!director.shell("ip -o link")?.out.contains("xdp")))
 }
 
 /// So many services of ten servers each, besides one with traffic.

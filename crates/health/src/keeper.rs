@@ -210,9 +210,12 @@ impl Keeper {
     }
 
     /// From now on these pools hold. A check that stays goes on as if nothing had happened; one that is new of a server that
-    /// is known begins with what is known of it.
-    pub fn reconfigure(&mut self, pools: &Pools, now: Instant) {
-        self.look_after(pools, |_| Judgement::Unknown, now);
+    /// is known begins with what is known of it, and a server that serves without checks until now is taken to be up.
+    pub fn reconfigure(&mut self, pools: &Pools, in_force: &Model, now: Instant) {
+        let serves = |(service, server): &ServerId| {
+            in_force.service(service).is_some_and(|s| s.server(server).is_some())
+        };
+        self.look_after(pools, |id| if serves(id) { Judgement::Up } else { Judgement::Unknown }, now);
     }
 
     /// `judged`: what is known of servers that were not looked after until now.
@@ -244,8 +247,8 @@ impl Keeper {
         let judgement = match before.as_ref().map(Kept::health) {
             Some(Health::Up) => Judgement::Up,
             Some(Health::Down) => Judgement::Down,
-            Some(Health::Unknown | Health::Unchecked) => Judgement::Unknown,
-            None => unknown,
+            Some(Health::Unknown) => Judgement::Unknown,
+            Some(Health::Unchecked) | None => unknown,
         };
         let fresh =
             |at: usize, spec: &CheckSpec| Check::new(spec.timing, judgement, self.seed_of((id, at)), now);

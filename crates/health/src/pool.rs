@@ -3,7 +3,7 @@
 use xlvs_model::ServerSpec;
 use xlvs_model::watch::Pool;
 
-use crate::effective::{Effective, Inputs, Place, Reason, effective};
+use crate::effective::{Effective, Health, Inputs, Place, Reason, effective};
 
 /// A server as it is configured, and what is known of it.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,11 @@ pub struct Settled {
 
 /// Settles a service. `had_quorum`: before this; a service begins with one.
 pub fn settle(pool: &Pool, members: &[Member], had_quorum: bool) -> Settled {
-    let mut effective: Vec<Effective> = members.iter().map(|member| effective(&member.inputs)).collect();
+    let panics = panics(pool, members);
+    let mut effective: Vec<Effective> = members
+        .iter()
+        .map(|member| if panics { unbelieved(&member.inputs) } else { effective(&member.inputs) })
+        .collect();
     let has_quorum = has_quorum(pool, members, &effective, had_quorum);
     // A command may have made the sorry server one of the others meanwhile.
     let is_other = |sorry: &ServerSpec| members.iter().all(|member| member.spec.key != sorry.key);
@@ -41,6 +45,25 @@ pub fn settle(pool: &Pool, members: &[Member], had_quorum: bool) -> Settled {
         Place::Out => None,
     });
     Settled { has_quorum, servers: placed.chain(sorry).collect(), effective }
+}
+
+/// Are so few of the checked servers up that it may be the checks that fail?
+fn panics(pool: &Pool, members: &[Member]) -> bool {
+    let checked = members.iter().filter(|member| member.inputs.health != Health::Unchecked);
+    let (up, down): (Vec<&Member>, Vec<&Member>) =
+        checked.partition(|member| member.inputs.health != Health::Down);
+    !down.is_empty() && up.len() * 100 < pool.panic as usize * (up.len() + down.len())
+}
+
+/// Where a server would stand if its checks had not failed.
+fn unbelieved(inputs: &Inputs) -> Effective {
+    let believed = effective(inputs);
+    if believed.reason != Reason::CheckFailed {
+        return believed;
+    }
+    let otherwise = effective(&Inputs { health: Health::Up, ..*inputs });
+    let reason = if otherwise.reason == Reason::AsConfigured { Reason::Panic } else { otherwise.reason };
+    Effective { reason, ..otherwise }
 }
 
 /// keepalived: the remaining servers go when the sorry server comes, those with `inhibit_on_failure` to weight 0.
@@ -69,7 +92,7 @@ mod tests {
     use xlvs_model::{ServerKey, ServerSpec};
 
     use super::*;
-    use crate::effective::{Health, OperatorWord, Policy};
+    use crate::effective::{OperatorWord, Policy};
 
     fn server(host: u8, weight: u32) -> ServerSpec {
         let key = ServerKey { addr: [10, 0, 0, host].into(), port: 80 };
@@ -133,6 +156,24 @@ mod tests {
         let pool = Pool { quorum: 2, ..Pool::default() };
         let settled = settle(&pool, &members(&[UP, DOWN]), true);
         assert_eq!((settled.has_quorum, &settled.servers[..]), (false, &[server(1, 1)][..]));
+    }
+
+    #[test]
+    fn when_too_many_are_down_the_checks_are_not_believed() {
+        let pool = Pool { panic: 50, ..Pool::default() };
+        let weights = |health: &[Health]| {
+            let settled = settle(&pool, &members(health), true);
+            settled.effective.iter().map(|e| (e.place.weight(), e.reason)).collect::<Vec<_>>()
+        };
+        let (as_configured, failed) = ((1, Reason::AsConfigured), (0, Reason::CheckFailed));
+        assert_eq!(weights(&[UP, UP, DOWN, DOWN]), [as_configured, as_configured, failed, failed]);
+        assert_eq!(weights(&[UP, DOWN, DOWN]), [as_configured, (1, Reason::Panic), (1, Reason::Panic)]);
+        assert_eq!(weights(&[DOWN, Health::Unchecked]), [(1, Reason::Panic), as_configured]);
+        let mut drained = members(&[DOWN, DOWN]);
+        drained[0].inputs.operator = OperatorWord::Drained;
+        let settled = settle(&pool, &drained, true);
+        assert_eq!(settled.effective[0], Effective { place: Place::In(0), reason: Reason::Drained });
+        assert_eq!(settle(&Pool::default(), &members(&[DOWN, DOWN]), true).servers, []);
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl Site {
         let config = read(file);
         let now = Instant::now();
         let mut keeper = Keeper::new(7);
-        keeper.reconfigure(&config.pools, now);
+        keeper.reconfigure(&config.pools, &Model::default(), now);
         let in_force = keeper.project(&config.model, None);
         Self {
             keeper,
@@ -268,13 +268,28 @@ fn a_check_that_stays_goes_on_when_others_change() {
     let config = read(
         &(three("") + "\n[[service]]\ntcp = \"192.0.2.2:80\"\ncheck = \"tcp\"\nservers = [\"10.0.0.7\"]\n"),
     );
-    site.keeper.reconfigure(&config.pools, site.now);
+    site.keeper.reconfigure(&config.pools, &site.in_force, site.now);
     site.in_force = site.keeper.project(&config.model, Some(&site.in_force));
     assert_eq!(site.serving(), [(1, 1), (3, 1)], "what was known is known");
     // Also of a check that is made otherwise from now on.
     let other = read(&three("").replace("fall = 3", "fall = 1"));
-    site.keeper.reconfigure(&other.pools, site.now);
+    site.keeper.reconfigure(&other.pools, &site.in_force, site.now);
     site.in_force = site.keeper.project(&other.model, Some(&site.in_force));
+    assert_eq!(site.serving(), [(1, 1), (3, 1)]);
+}
+
+#[test]
+fn a_server_that_serves_already_is_not_taken_out_for_its_first_check() {
+    let unchecked = three("").replace("check = ", "# check = ");
+    let mut site = Site::new(&unchecked);
+    let config = read(&three("alpha = true\n"));
+    site.keeper.reconfigure(&config.pools, &site.in_force, site.now);
+    site.in_force = site.keeper.project(&config.model, Some(&site.in_force));
+    assert_eq!(site.serving().len(), 3);
+    site.breaks(2);
+    site.pass(seconds(1));
+    assert_eq!(site.serving().len(), 3, "one failure is not enough");
+    site.pass(seconds(4));
     assert_eq!(site.serving(), [(1, 1), (3, 1)]);
 }
 
@@ -306,7 +321,7 @@ fn five_thousand_checks_are_spread_over_their_interval() {
     let config = read(&text);
     let mut keeper = Keeper::new(1);
     let began = Instant::now();
-    keeper.reconfigure(&config.pools, began);
+    keeper.reconfigure(&config.pools, &Model::default(), began);
     let mut most = 0;
     for tenth in 1..=20 {
         most = most.max(keeper.tick(began + Duration::from_millis(tenth * 100)).len());

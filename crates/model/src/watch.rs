@@ -16,6 +16,8 @@ pub struct Pool {
     pub quorum: u32,
     /// How far the weights must go beyond the quorum, either way, before it is gained or lost. Less than the quorum.
     pub hysteresis: u32,
+    /// When less than so many percent of the checked servers are up, checks are not believed; 0: they always are.
+    pub panic: u32,
     /// Serves while the quorum is lost.
     pub sorry: Option<ServerSpec>,
     /// Run when the quorum is gained.
@@ -31,6 +33,7 @@ impl Default for Pool {
         Self {
             quorum: 1,
             hysteresis: 0,
+            panic: 0,
             sorry: None,
             quorum_up: None,
             quorum_down: None,

@@ -5,12 +5,13 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow, bail};
-use tokio::signal::unix::{SignalKind, signal};
-use xlvs_model::{Change, Config, diff, wanted};
+use tokio::signal::unix::Signal;
+use xlvs_datapath::engine::ApplyError;
+use xlvs_model::{Change, Config, Model, diff, wanted};
 
 use super::checks::Checks;
 use super::{Daemon, control, site, start, upkeep};
-use crate::difference;
+use crate::{difference, plan};
 
 /// What there is to be.
 pub struct Wish {
@@ -47,8 +48,8 @@ pub fn change(daemon: &Daemon, wish: Wish) -> anyhow::Result<(Vec<String>, Vec<C
     }
     let number = keep_revision(daemon, &stated, &wanted, &wish.by, sentences.len())?;
     let mut keeper = daemon.checks.keeper.borrow().clone();
-    keeper.reconfigure(&wanted.pools, Instant::now());
     let engine = daemon.engine.borrow();
+    keeper.reconfigure(&wanted.pools, engine.model(), Instant::now());
     let in_force = keeper.project(&wanted.model, Some(engine.model()).filter(|_| !wish.in_order));
     let way = diff(engine.model(), &in_force);
     drop(engine);
@@ -92,7 +93,7 @@ fn keep_revision(
 /// New interfaces first, as they may not be there; then what cannot fail once it was accepted.
 fn carry_out(daemon: &Daemon, stated: &Config, wanted: &Config, way: &[Change]) -> anyhow::Result<()> {
     let attached = attach_new(daemon, stated, wanted);
-    let applied = attached.and_then(|()| Ok(daemon.engine.borrow_mut().apply_all(way)?));
+    let applied = attached.and_then(|()| apply(daemon, &stated.model, way));
     let named = if applied.is_ok() { &wanted.interfaces } else { &stated.interfaces };
     let mut xdp = daemon.xdp.borrow_mut();
     match xdp.detach_others(named) {
@@ -103,6 +104,17 @@ fn carry_out(daemon: &Daemon, stated: &Config, wanted: &Config, way: &[Change]) 
         Err(why) => tracing::error!(%why, "an interface that is not named any more keeps the director"),
     }
     applied
+}
+
+/// What is refused is named by what it would have done.
+fn apply(daemon: &Daemon, stated: &Model, way: &[Change]) -> anyhow::Result<()> {
+    let applied = daemon.engine.borrow_mut().apply_all(way);
+    match applied {
+        Err(ApplyError::Refused(at, why)) => {
+            bail!("{}: {why}", plan::sentences(&way[at..=at], stated).concat())
+        }
+        other => Ok(other?),
+    }
 }
 
 fn attach_new(daemon: &Daemon, stated: &Config, wanted: &Config) -> anyhow::Result<()> {
@@ -164,8 +176,7 @@ pub async fn rollback(daemon: &Daemon, number: u64, only_plan: bool) -> anyhow::
 const LOGGED: usize = 20;
 
 /// Reloads at every SIGHUP. Never ends.
-pub async fn heed_sighup(daemon: Rc<Daemon>) -> anyhow::Result<()> {
-    let mut hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+pub async fn heed_sighup(daemon: Rc<Daemon>, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
         match reload(&daemon, "SIGHUP, reload").await {
             Ok(sentences) if sentences.is_empty() => tracing::info!("SIGHUP: there is nothing to change"),
@@ -184,7 +195,8 @@ pub async fn heed_sighup(daemon: Rc<Daemon>) -> anyhow::Result<()> {
 /// Becomes what the file says before anything else is done, and before packets of a new director come.
 pub fn begin(daemon: &Daemon, config: Config) -> anyhow::Result<()> {
     let by = format!("start with {}", ruling_file(daemon)?.display());
-    let (sentences, _) = change(daemon, Wish { config, in_order: false, only_plan: false, by })?;
+    let wish = Wish { config, in_order: false, only_plan: false, by };
+    let (sentences, _) = change(daemon, wish).context("the director cannot be what its file says")?;
     upkeep::raise_defences(daemon);
     tracing::info!(changes = sentences.len(), "the director is what its file says");
     Ok(())

@@ -160,23 +160,27 @@ fn raise_open_files() {
 async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let listener = control::listen(&options.paths)?;
-    let daemon = Rc::new(start::start(options, fixed_interfaces)?);
-    if let Some(config) = config {
-        configure::begin(&daemon, config)?;
+    let (daemon, fresh) = start::start(options, fixed_interfaces)?;
+    let daemon = Rc::new(daemon);
+    if let Err(why) = config.map_or(Ok(()), |config| configure::begin(&daemon, config)) {
+        // A first start that fails leaves nothing behind.
+        fresh.map(|pins| pins.remove()).transpose()?;
+        return Err(why);
     }
     let hops = hops::follow(Rc::clone(&daemon))?;
     let wanted = upkeep::heed_tidings(Rc::clone(&daemon));
     let control = control::serve(Rc::clone(&daemon), listener);
     let upkeep = upkeep::run(Rc::clone(&daemon));
     let checks = checks::run(Rc::clone(&daemon));
-    let reloads = configure::heed_sighup(Rc::clone(&daemon));
+    let reloads = configure::heed_sighup(Rc::clone(&daemon), hangups);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         ended = hops => ended?,
         ended = control => ended?,
-        ended = reloads => ended?,
+        () = reloads => {}
         () = upkeep => {}
         () = checks => {}
         () = wanted => {}

@@ -17,7 +17,9 @@ use super::site::Site;
 use super::{Daemon, Options, hops};
 
 /// Loads, takes over what is pinned, attaches.
-pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<Daemon> {
+///
+/// If there was nothing to take over, what is given back besides can take it all away again.
+pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<(Daemon, Option<Pins>)> {
     for interface in &options.interfaces {
         if if_nametoindex(interface.as_str()).is_err() {
             bail!("there is no interface {interface}; `ip link` lists them");
@@ -33,7 +35,7 @@ pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<Daemon>
             warn_about_forwarding(&options);
             let site = Site::resume(&options, fixed_interfaces, !fresh);
             let checks = Checks::resume(&options.paths, site.policy(), !fresh);
-            Ok(Daemon {
+            let daemon = Daemon {
                 options,
                 checks,
                 site: site.into(),
@@ -42,7 +44,8 @@ pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<Daemon>
                 hops: hops::Hops::default(),
                 native: native.into(),
                 began: Instant::now(),
-            })
+            };
+            Ok((daemon, Some(pins).filter(|_| fresh)))
         }
         Err(why) => {
             // Nothing half-made stays behind; what an earlier daemon left is not ours to remove.

@@ -22,6 +22,7 @@ pub(super) fn read(layers: &Layers<'_>) -> Pool {
     Pool {
         quorum,
         hysteresis,
+        panic: number("panic", 0..=100).unwrap_or(0),
         quorum_up: layers.get("quorum_up").and_then(|entry| command(&entry)),
         quorum_down: layers.get("quorum_down").and_then(|entry| command(&entry)),
         ..Pool::default()

@@ -164,6 +164,9 @@ fn pool_pairs(pool: &Pool) -> Pairs {
     if pool.hysteresis != 0 {
         pairs.push(("hysteresis", pool.hysteresis.to_string()));
     }
+    if pool.panic != 0 {
+        pairs.push(("panic", pool.panic.to_string()));
+    }
     pairs.extend(pool.quorum_up.as_ref().map(|command| ("quorum_up", words(command))));
     pairs.extend(pool.quorum_down.as_ref().map(|command| ("quorum_down", words(command))));
     pairs

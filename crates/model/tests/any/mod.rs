@@ -56,6 +56,9 @@ fn add(config: &mut Config, key: ServiceKey, (spec, servers, pool): AnyService) 
     pool.sorry = pool.sorry.map(|sorry| fitted(key, sorry));
     pool.sorry =
         pool.sorry.filter(|sorry| sorry.key.family() == key.family() || sorry.method == Method::Tunnel);
+    if pool.sorry.is_some() {
+        pool.panic = 0;
+    }
     config.pools.insert(key, pool);
 }
 
@@ -142,15 +145,18 @@ fn any_server() -> impl Strategy<Value = ServerSpec> {
 
 fn any_pool() -> impl Strategy<Value = Pool> {
     let sorry = (any_server_key(), any_server()).prop_map(|(key, spec)| ServerSpec { key, ..spec });
-    (1..5_u32, any::<u32>(), option::of(sorry), option::of(any_command()), option::of(any_command()))
-        .prop_map(|(quorum, hysteresis, sorry, quorum_up, quorum_down)| Pool {
+    let quorum = (1..5_u32, any::<u32>(), 0..101_u32);
+    (quorum, option::of(sorry), option::of(any_command()), option::of(any_command())).prop_map(
+        |((quorum, hysteresis, panic), sorry, quorum_up, quorum_down)| Pool {
             quorum,
             hysteresis,
+            panic,
             sorry,
             quorum_up,
             quorum_down,
             servers: BTreeMap::new(),
-        })
+        },
+    )
 }
 
 fn any_watch() -> impl Strategy<Value = Watch> {
