@@ -82,6 +82,8 @@ pub enum CheckKind {
     Tcp,
     /// A request is answered as it should be.
     Http(HttpSpec),
+    /// A program ends with exit code 0 (keepalived: `MISC_CHECK`). It finds address and port in its environment.
+    Script(Command),
 }
 
 /// A request and the answer that counts as success.

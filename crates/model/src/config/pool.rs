@@ -83,7 +83,7 @@ fn useless(layers: &Layers<'_>, entry: &Entry<'_>, is: bool, needs: &str) {
 }
 
 /// A program with its arguments, or a line for the shell.
-fn command(entry: &Entry<'_>) -> Option<Command> {
+pub(super) fn command(entry: &Entry<'_>) -> Option<Command> {
     let words = entry.items();
     let what = "a command: a line for the shell, or a list of a program and its arguments";
     let words: Option<Vec<String>> = words.iter().map(|word| Some(word.string(what)?.to_owned())).collect();

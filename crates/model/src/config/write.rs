@@ -300,9 +300,16 @@ fn check_pairs(check: &CheckSpec) -> Pairs {
     match &check.kind {
         CheckKind::Tcp => pairs.push(("type", quoted("tcp"))),
         CheckKind::Http(http) => pairs.extend(http_pairs(http)),
+        CheckKind::Script(command) => {
+            pairs.push(("type", quoted("script")));
+            pairs.push(("command", words(command)));
+        }
     }
     pairs.extend(check.address.map(|addr| ("address", quoted(&addr.to_string()))));
-    pairs.push(("port", check.port.to_string()));
+    // Only a script may do without.
+    if check.port != 0 {
+        pairs.push(("port", check.port.to_string()));
+    }
     pairs.extend(timing_pairs(&check.timing));
     pairs
 }

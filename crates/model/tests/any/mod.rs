@@ -187,7 +187,11 @@ fn any_text() -> impl Strategy<Value = String> {
 }
 
 fn any_check() -> impl Strategy<Value = CheckSpec> {
-    let kind = prop_oneof![Just(CheckKind::Tcp), any_http().prop_map(CheckKind::Http)];
+    let kind = prop_oneof![
+        Just(CheckKind::Tcp),
+        any_http().prop_map(CheckKind::Http),
+        any_command().prop_map(CheckKind::Script)
+    ];
     let address =
         option::of("10\\.9\\.0\\.[1-3]").prop_map(|addr| addr.map(|a| a.parse().expect("an address")));
     (kind, address, 1..u16::MAX, any_timing()).prop_map(|(kind, address, port, timing)| CheckSpec {

@@ -1,6 +1,7 @@
 //! One probe of a server: sockets for what `xlvs-health` decides about. Bounded in memory; who waits bounds the time.
 
 mod http;
+mod script;
 mod tls;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ pub async fn probe(spec: &CheckSpec, target: SocketAddr) -> Outcome {
     let outcome = match &spec.kind {
         CheckKind::Tcp => connect(target).await.map(drop),
         CheckKind::Http(http) => http::get(http, target).await,
+        CheckKind::Script(command) => script::run(command, target).await,
     };
     match outcome {
         Ok(()) => Outcome::Success,
@@ -112,6 +114,42 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let refused = runtime.block_on(probe(&check(CheckKind::Tcp, target.port()), target));
         assert_eq!(refused, Outcome::Failure("connection refused".to_owned()));
+    }
+
+    fn outcome_of_script(line: &str, patience: Duration) -> Option<Outcome> {
+        let command = ["/bin/sh", "-c", line].map(str::to_owned).to_vec();
+        let target = "10.0.0.1:80".parse().expect("an address");
+        let check = check(CheckKind::Script(command), 80);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async { tokio::time::timeout(patience, probe(&check, target)).await.ok() })
+    }
+
+    #[test]
+    fn a_script_says_by_its_exit_code_how_the_server_is() {
+        let long = Duration::from_secs(30);
+        let about = "test $XLVS_ADDRESS = 10.0.0.1 && test $XLVS_PORT = 80";
+        assert_eq!(outcome_of_script(about, long), Some(Outcome::Success));
+        assert_eq!(outcome_of_script("exit 3", long), Some(Outcome::Failure("exit status: 3".to_owned())));
+        let nothing = check(CheckKind::Script(vec!["/nonexistent".to_owned()]), 80);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let outcome = runtime.block_on(probe(&nothing, "10.0.0.1:80".parse().expect("an address")));
+        assert!(matches!(outcome, Outcome::NotMade(why) if why.contains("/nonexistent")));
+    }
+
+    #[test]
+    fn a_script_that_hangs_is_ended_with_all_that_it_started() {
+        let file = std::env::temp_dir().join(format!("xlvs-script-{}", std::process::id()));
+        let line = format!("sleep 1000 & echo $! > {}; wait", file.display());
+        assert_eq!(outcome_of_script(&line, Duration::from_millis(500)), None);
+        let child = std::fs::read_to_string(&file).expect("the script ran");
+        let _gone = std::fs::remove_file(&file);
+        let stat = format!("/proc/{}/stat", child.trim());
+        // Whoever takes over orphans may leave it a zombie for a while.
+        let is_gone = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+        assert!((0..100).any(|_| is_gone() || {
+            std::thread::sleep(Duration::from_millis(20));
+            false
+        }));
     }
 
     #[test]
