@@ -64,6 +64,14 @@ impl<'a> Director<'a> {
         Director::prepare_on(&lab.director, lab.layout().director_interfaces(), lab.directory(), binary)
     }
 
+    /// A director that a file rules, its interfaces too.
+    pub fn ruled_by(lab: &'a Lab, binary: &Path, file: &Path) -> Result<Director<'a>> {
+        let director = Director::prepare_on(&lab.director, &[], lab.directory(), binary)?;
+        let mut director = director.with_options(&["--config", &file.to_string_lossy()]);
+        director.restart()?;
+        Ok(director)
+    }
+
     /// The same on any host, with these interfaces and in this directory.
     pub fn prepare_on(
         netns: &'a Netns,
@@ -223,6 +231,11 @@ impl<'a> Director<'a> {
         let unloaded = self.unload()?;
         ensure!(unloaded.code == Some(0), "xlvs unload: {}", unloaded.err.trim());
         self.restart()
+    }
+
+    /// Has the daemon read its file again, with SIGHUP.
+    pub fn hang_up(&self) -> Result<()> {
+        self.daemon.as_ref().context("the daemon does not run")?.signal(Signal::SIGHUP)
     }
 
     /// Removes all pins of a daemon that does not run.

@@ -2,12 +2,13 @@
 
 mod common;
 
-use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::SocketAddr;
 
-use anyhow::{Context, Result, ensure};
-use common::{Method, add, all, counts, ensure_spread, eventually, serve, spread, with_director};
-use xlvs_lab::client::ask_again;
+use anyhow::{Result, ensure};
+use common::{
+    Method, add, all, counts, ensure_spread, eventually, hold, serve, spread, still_there, under_load,
+    with_director,
+};
 use xlvs_lab::{Director, HttpServer, Lab, Layout, NameServer};
 
 const ASK: u16 = 7000;
@@ -105,48 +106,6 @@ fn change_third(
     std::thread::sleep(std::time::Duration::from_millis(100));
     for at in [ask, http] {
         director.must(&format!("-d -t {at} -r {}:{}", lab.servers[2].address, at.port()))?;
-    }
-    Ok(())
-}
-
-/// Short connections without a pause, none of which may fail, while something else is done.
-fn under_load(lab: &Lab, at: SocketAddr, act: impl FnOnce() -> Result<()>) -> Result<()> {
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let load = scope.spawn(|| -> Result<usize> {
-            let mut asked = 0;
-            while !done.load(Ordering::Relaxed) {
-                asked += lab.client().ask_times(at, 20)?.len();
-            }
-            Ok(asked)
-        });
-        let outcome = act();
-        done.store(true, Ordering::Relaxed);
-        let asked = load
-            .join()
-            .map_err(|_| anyhow::anyhow!("the load panicked"))?
-            .context("a short connection failed")?;
-        ensure!(asked > 100, "only {asked} short connections: that was no load");
-        outcome
-    })
-}
-
-/// A connection that stays open, and who is at its other end.
-type Held = (TcpStream, String);
-
-fn hold(lab: &Lab, at: SocketAddr, count: usize) -> Result<Vec<Held>> {
-    let one = |_| {
-        let mut stream = lab.client().connect_to(at)?;
-        let name = ask_again(&mut stream)?;
-        Ok((stream, name))
-    };
-    (0..count).map(one).collect()
-}
-
-fn still_there(held: &mut [Held]) -> Result<()> {
-    for (stream, name) in held {
-        let now = ask_again(stream).with_context(|| format!("a connection to {name} was disturbed"))?;
-        ensure!(now == *name, "a connection to {name} now reaches {now}");
     }
     Ok(())
 }

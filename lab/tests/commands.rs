@@ -105,9 +105,16 @@ fn save_forgets_nothing_and_apply_makes_it_again() -> Result<()> {
         director.must("-a -t 10.0.0.100:80 -r 10.1.0.12:80 -m -w 2 -x 100 -y 50")?;
         director.must("-a -t 10.0.0.100:80 -r 10.1.0.11:80 -i")?;
         let saved = run(director, "xlvs save | tee all")?;
-        ensure!(["--set 100 20 30", "-x 100 -y 50"].iter().all(|words| saved.contains(words)), "{saved}");
+        ensure!(
+            ["tcp = 100", "upper = 100, lower = 50"].iter().all(|words| saved.contains(words)),
+            "{saved}"
+        );
+        let rules = run(director, "xlvs save --rules | tee rules")?;
+        ensure!(["--set 100 20 30", "-x 100 -y 50"].iter().all(|words| rules.contains(words)), "{rules}");
         let listing = director.must("-Ln --nosort")?;
-        ensure!(run(director, "xlvs apply all")?.ends_with("There is nothing to change.\n"));
+        for file in ["all", "rules"] {
+            ensure!(run(director, &format!("xlvs apply {file}"))?.ends_with("There is nothing to change.\n"));
+        }
 
         director.must("-C")?;
         director.must("--set 900 120 300")?;
@@ -117,8 +124,14 @@ fn save_forgets_nothing_and_apply_makes_it_again() -> Result<()> {
             "{plan}"
         );
         ensure!(!director.must("-Ln")?.contains("10.0.0.100"), "a plan changed something");
-        run(director, "xlvs apply all")?;
-        ensure!(run(director, "xlvs save")? == saved && director.must("-Ln --nosort")? == listing);
+        for file in ["all", "rules"] {
+            run(director, &format!("xlvs apply {file}"))?;
+            ensure!(
+                run(director, "xlvs save")? == saved && director.must("-Ln --nosort")? == listing,
+                "{file}"
+            );
+            director.must("-C")?;
+        }
         Ok(())
     })
 }

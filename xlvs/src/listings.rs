@@ -29,10 +29,10 @@ const FULL: (f64, f64) = (70.0, 85.0);
 pub struct Options {
     /// As JSON, with all numbers.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
     /// The director's places.
     #[command(flatten)]
-    paths: Paths,
+    pub paths: Paths,
 }
 
 /// Everything about the director, as JSON.

@@ -4,9 +4,11 @@ mod apply;
 mod check;
 mod client;
 mod daemon;
+mod difference;
 mod drain;
 mod explain;
 mod findings;
+mod history;
 mod listings;
 mod mark;
 mod named;
@@ -16,6 +18,7 @@ mod paths;
 mod plan;
 mod protocol;
 mod rs;
+mod server;
 mod simulate;
 mod tune;
 mod unload;
@@ -56,14 +59,31 @@ enum Command {
     Connections(listings::Options),
     /// Tell what would happen to a packet now, and why, without changing anything.
     Explain(explain::Options),
+    /// Tell what is wrong with a configuration file, if anything, without a director.
+    CheckConfig(apply::CheckOptions),
     /// Make the director what a file says, all or nothing.
     Apply(apply::Options),
+    /// Make the director what the file says that it was started with, as SIGHUP does.
+    Reload(paths::Paths),
+    /// Show in what the running director differs from its file.
+    Diff(apply::DiffOptions),
     /// Print the director's whole state as a file that `xlvs apply` reads.
-    Save(paths::Paths),
+    Save(apply::SaveOptions),
+    /// Show what was applied, and when.
+    History(listings::Options),
+    /// Make the director what a revision was.
+    Rollback(history::RollbackOptions),
     /// Show or set LVS's tunables (the kernel's net.ipv4.vs.*).
     Tune(tune::Options),
     /// Say which packets carry which mark, for services of marks (ipvsadm -f).
     Mark(mark::Options),
+    /// Say what is to become of a server, whatever its checks and agent say.
+    Server {
+        #[command(subcommand)]
+        word: server::Word,
+    },
+    /// Show how all servers fare: weight as stated and in force, health, and why.
+    Servers(listings::Options),
     /// Give a server no new connections, and wait until it has none.
     Drain(drain::Options),
     /// Print completions for a shell.
@@ -132,9 +152,16 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Connections(options) => listings::connections(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Apply(options) => apply::apply(&options),
-        Command::Save(paths) => apply::save(&paths),
+        Command::CheckConfig(options) => apply::check(&options),
+        Command::Reload(paths) => apply::reload(&paths),
+        Command::Diff(options) => apply::diff(&options),
+        Command::Save(options) => apply::save(&options),
+        Command::History(options) => history::run(&options),
+        Command::Rollback(options) => history::rollback(&options),
         Command::Tune(options) => tune::run(&options),
         Command::Mark(options) => mark::run(&options),
+        Command::Server { word } => server::say(&word),
+        Command::Servers(options) => server::list(&options),
         Command::Drain(options) => drain::run(&options),
         Command::Completions(options) => words::completions(Cli::command(), &options),
         Command::Man(page) => words::page(Cli::command(), &page),

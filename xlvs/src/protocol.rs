@@ -1,8 +1,9 @@
 //! What commands and the daemon say to each other: one line of JSON each way, connections a line each.
 
 use serde::{Deserialize, Serialize};
+use xlvs_health::{OperatorWord, Standing};
 use xlvs_model::view::{ConnView, Info, ServiceView};
-use xlvs_model::{Change, Model, Refusal, ServiceKey, Timeouts};
+use xlvs_model::{Change, Model, Refusal, ServerKey, ServiceKey, Timeouts};
 
 use crate::explain::{Explanation, Question};
 use crate::overview::Overview;
@@ -19,6 +20,38 @@ pub enum Request {
         changes: Vec<Change>,
         /// Also put servers that are there already into this order.
         in_order: bool,
+        /// Change nothing.
+        only_plan: bool,
+        /// Whose wish it is, for the history.
+        by: String,
+    },
+    /// Become what this file (`xlvs.toml`) says, as one change; or only say what that would change.
+    Configure {
+        /// The file's text.
+        text: String,
+        /// Also put servers that are there already into this order.
+        in_order: bool,
+        /// Change nothing.
+        only_plan: bool,
+        /// Whose wish it is, for the history.
+        by: String,
+    },
+    /// Read the file again that the daemon was started with, and become what it says.
+    Reload,
+    /// In what the running director differs from this file's text, or from the file that the daemon was started with.
+    Difference(Option<String>),
+    /// Say this of a server; it holds until something else is said.
+    Say(ServiceKey, ServerKey, OperatorWord),
+    /// How servers fare that are looked after, or of which something was said.
+    Standings,
+    /// All that rules, as an `xlvs.toml`.
+    Saved,
+    /// The revisions that are kept.
+    History,
+    /// Become what this revision was, as one change; or only say what that would change.
+    Rollback {
+        /// Its number.
+        number: u64,
         /// Change nothing.
         only_plan: bool,
     },
@@ -40,6 +73,19 @@ pub enum Request {
     Explain(Question),
 }
 
+/// A state that was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Counted from 1.
+    pub number: u64,
+    /// Seconds since 1970.
+    pub time: u64,
+    /// How many changes led to it.
+    pub changes: usize,
+    /// Whose wish it was.
+    pub by: String,
+}
+
 /// The daemon's answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -54,6 +100,12 @@ pub enum Answer {
     Plan(Vec<String>),
     /// All that an operator has said.
     Model(Box<Model>),
+    /// How servers fare.
+    Standings(Vec<Standing>),
+    /// A file.
+    Text(String),
+    /// Revisions, the oldest first.
+    History(Vec<Revision>),
     /// How the director is.
     Overview(Box<Overview>),
     /// Services.

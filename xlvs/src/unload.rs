@@ -14,11 +14,13 @@ pub fn run(paths: &Paths) -> anyhow::Result<ExitCode> {
         bail!("a daemon is running on {}; stop it first", paths.run_dir.display());
     };
     let removed = Pins::on(&paths.bpffs)?.remove()?;
-    let journal = paths.journal();
-    match std::fs::remove_file(&journal) {
-        Ok(()) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e).with_context(|| format!("remove {}", journal.display())),
+    for left in [paths.journal(), paths.policy(), paths.health()] {
+        match std::fs::remove_file(&left) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("remove {}", left.display()));
+            }
+            _ => {}
+        }
     }
     println!("{}", if removed { "The director is unloaded." } else { "No director was loaded." });
     Ok(ExitCode::SUCCESS)

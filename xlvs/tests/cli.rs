@@ -24,8 +24,12 @@ struct Temporary(PathBuf);
 
 impl Temporary {
     fn holding(name: &str, content: &Value) -> Self {
-        let path = std::env::temp_dir().join(format!("xlvs-cli-{}-{name}.json", std::process::id()));
-        std::fs::write(&path, content.to_string()).expect("a file for the test");
+        Self::with_text(name, &content.to_string())
+    }
+
+    fn with_text(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("xlvs-cli-{}-{name}", std::process::id()));
+        std::fs::write(&path, text).expect("a file for the test");
         Self(path)
     }
 
@@ -134,12 +138,13 @@ fn every_command_has_a_page_and_completions() {
     assert!(commands.len() >= 14, "{commands:?}");
     let page = succeeds(&["man"]);
     for command in &commands {
-        assert!(page.contains(&format!("xlvs\\-{command}(8)")), "{command} is not on the page");
+        let escaped = command.replace('-', "\\-");
+        assert!(page.contains(&format!("xlvs\\-{escaped}(8)")), "{command} is not on the page");
         if command != "ipvsadm" {
             let own = succeeds(&["man", command]);
             assert!(
                 own.contains(&format!(".TH xlvs-{command} 8"))
-                    || own.contains(&format!(".TH xlvs\\-{command} 8")),
+                    || own.contains(&format!(".TH xlvs\\-{escaped} 8")),
                 "{own}"
             );
         }
@@ -174,7 +179,15 @@ fn completions_for_bash_are_bash() {
 
 #[test]
 fn without_a_daemon_commands_say_what_to_do() {
-    for words in [&["status"][..], &["save"], &["explain", "--from", "10.0.0.1:40000"], &["check"]] {
+    for words in [
+        &["status"][..],
+        &["save"],
+        &["reload"],
+        &["history"],
+        &["rollback", "1"],
+        &["explain", "--from", "10.0.0.1:40000"],
+        &["check"],
+    ] {
         let output = xlvs(&[words, &["--run-dir", "/nonexistent"]].concat());
         assert_eq!(output.status.code(), Some(1), "{words:?}");
         assert!(
@@ -276,4 +289,85 @@ fn an_agent_that_cannot_be_says_why() {
         assert!(!output.status.success(), "{words:?}");
         assert!(text(&output.stderr).contains(why), "{words:?}: {}", text(&output.stderr));
     }
+}
+
+// ------------------------------------------------------------------------------------------------------ configuration
+
+fn in_docs(name: &str) -> String {
+    format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn the_example_file_is_in_order_and_has_every_word() {
+    let example = in_docs("xlvs.toml.example");
+    let said = succeeds(&["check-config", &example]);
+    assert!(said.ends_with("is in order: 7 services, 15 servers, 14 checks, 5 agents\n"), "{said}");
+    let example = std::fs::read_to_string(example).expect("the example");
+    let page = std::fs::read_to_string(in_docs("configuration.md")).expect("the page");
+    // The page's tables begin with the words that they are about.
+    let words = page.lines().filter_map(|line| line.strip_prefix("| `")).flat_map(|line| {
+        let cell = line.split(" | ").next().unwrap_or_default();
+        cell.split('`').map(str::to_owned).collect::<Vec<_>>()
+    });
+    let words: Vec<String> =
+        words.filter(|w| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')).collect();
+    assert!(words.len() > 50, "{words:?}");
+    for word in words {
+        assert!(example.contains(&format!("{word} = ")), "{word} is not in the example");
+    }
+}
+
+#[test]
+fn the_short_example_of_the_page_is_in_order() {
+    let page = std::fs::read_to_string(in_docs("configuration.md")).expect("the page");
+    let lines = page
+        .lines()
+        .skip_while(|line| !line.starts_with("    interfaces"))
+        .take_while(|line| !line.starts_with("##"));
+    let file: String = lines.map(|line| format!("{}\n", line.trim_start())).collect();
+    assert!(file.trim().lines().count() < 10, "{file}");
+    let file = Temporary::with_text("short", &file);
+    assert!(succeeds(&["check-config", file.path()]).contains("1 service, 3 servers, 3 checks, 0 agents"));
+}
+
+#[test]
+fn mistakes_of_a_file_are_all_told_and_change_nothing() {
+    let text = "[[service]]\ntcp = \"192.0.2.10:80\"\nschedular = \"rr\"\nservers = [\"10.0.0.300\"]\n";
+    let file = Temporary::with_text("mistakes", text);
+    let output = xlvs(&["check-config", file.path()]);
+    assert_eq!(output.status.code(), Some(1));
+    let lines = [
+        ":3:1: a service has no key `schedular`; do you mean `scheduler`?",
+        ":4:12: \"10.0.0.300\" is no IPv4 address: it is four numbers from 0 to 255",
+    ];
+    let told: String = lines.map(|line| format!("{}{line}\n", file.path())).concat();
+    assert_eq!(self::text(&output.stderr), told);
+    let output = xlvs(&["apply", file.path(), "--run-dir", "/nonexistent"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        self::text(&output.stderr).contains(": nothing was changed: \n"),
+        "{}",
+        self::text(&output.stderr)
+    );
+    assert!(self::text(&output.stderr).ends_with(&told));
+}
+
+#[test]
+fn rules_are_checked_too() {
+    let file =
+        Temporary::with_text("rules", "# rules\n-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.1.0.1\n");
+    assert!(succeeds(&["check-config", file.path()]).ends_with("is in order: 2 rules\n"));
+    let file = Temporary::with_text("wrong-rules", "-A -t 10.0.0.1:80 -s random\n");
+    let output = xlvs(&["check-config", file.path()]);
+    assert!(text(&output.stderr).contains("line 1: Scheduler"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_daemon_is_not_started_with_a_wrong_file_or_without_interfaces() {
+    let wrong = Temporary::with_text("wrong", "[[service]]\n");
+    let output = xlvs(&["run", "--config", wrong.path(), "--run-dir", "/nonexistent"]);
+    assert!(text(&output.stderr).contains(":1:1: a service says where it is"), "{}", text(&output.stderr));
+    let nowhere = Temporary::with_text("nowhere", "[timeouts]\ntcp = 100\n");
+    let output = xlvs(&["run", "--config", nowhere.path(), "--run-dir", "/nonexistent"]);
+    assert!(text(&output.stderr).contains("no interface is named"), "{}", text(&output.stderr));
 }

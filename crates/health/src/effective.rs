@@ -149,6 +149,17 @@ pub enum Reason {
     AgentDrain,
     /// Its agent gave it this share of its weight, in percent.
     AgentShare(u16),
+    /// A check failed, as those of so many servers that the checks are not believed.
+    Panic,
+    /// The quorum is lost, and the sorry server serves instead.
+    NoQuorum,
+}
+
+impl Reason {
+    /// Has the server failed, so that others must do its work?
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::CheckFailed | Self::AwaitsFirstCheck | Self::AgentMaint | Self::AgentDown)
+    }
 }
 
 impl fmt::Display for Reason {
@@ -162,6 +173,8 @@ impl fmt::Display for Reason {
             Self::AgentMaint => f.write_str("its agent says maint"),
             Self::AgentDown => f.write_str("its agent says down"),
             Self::AgentDrain => f.write_str("its agent says drain"),
+            Self::Panic => f.write_str("a check failed, but too many do to be believed"),
+            Self::NoQuorum => f.write_str("the quorum is lost and the sorry server serves"),
             Self::AgentShare(percent) => write!(f, "its agent says {percent} %"),
         }
     }

@@ -5,6 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod check;
 pub mod effective;
+pub mod keeper;
+pub mod overlay;
+pub mod pool;
 
+pub use check::{Check, Judgement, Outcome};
 pub use effective::{AgentMode, AgentWord, Effective, Health, Inputs, OperatorWord, Place, Policy, Reason};
+pub use keeper::{Keeper, Memory, News, Notice, Standing, Task};

@@ -16,6 +16,8 @@ pub struct Pool {
     pub quorum: u32,
     /// How far the weights must go beyond the quorum, either way, before it is gained or lost. Less than the quorum.
     pub hysteresis: u32,
+    /// When less than so many percent of the checked servers are up, checks are not believed; 0: they always are.
+    pub panic: u32,
     /// Serves while the quorum is lost.
     pub sorry: Option<ServerSpec>,
     /// Run when the quorum is gained.
@@ -31,6 +33,7 @@ impl Default for Pool {
         Self {
             quorum: 1,
             hysteresis: 0,
+            panic: 0,
             sorry: None,
             quorum_up: None,
             quorum_down: None,
@@ -79,6 +82,8 @@ pub enum CheckKind {
     Tcp,
     /// A request is answered as it should be.
     Http(HttpSpec),
+    /// A program ends with exit code 0 (keepalived: `MISC_CHECK`). It finds address and port in its environment.
+    Script(Command),
 }
 
 /// A request and the answer that counts as success.
@@ -151,6 +156,14 @@ pub struct AgentSpec {
     pub timeout: Duration,
     /// Sent to the agent once connected.
     pub send: Option<String>,
+    /// The largest share of its weight that it may ask for, in percent.
+    pub most: u16,
+    /// Of each new figure so many percent count, and the rest of the average that was.
+    pub smoothing: u16,
+    /// The share in force moves when the average is so many percent points away from it.
+    pub step: u16,
+    /// A server that was away and returns gets its share within this, in equal parts.
+    pub slow_start: Duration,
 }
 
 impl AgentSpec {
@@ -162,6 +175,10 @@ impl AgentSpec {
             interval: Duration::from_secs(2),
             timeout: Duration::from_secs(2),
             send: None,
+            most: 100,
+            smoothing: 50,
+            step: 5,
+            slow_start: Duration::from_secs(20),
         }
     }
 }

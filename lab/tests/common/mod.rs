@@ -4,11 +4,13 @@
 pub mod arp;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use xlvs_lab::client::ask_again;
 use xlvs_lab::{Director, Lab, Layout};
 
 /// The forwarding methods.
@@ -144,6 +146,48 @@ pub fn within(patience: Duration, what: &str, mut holds: impl FnMut() -> Result<
     while !holds()? {
         ensure!(Instant::now() < deadline, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Short connections without a pause, none of which may fail, while something else is done.
+pub fn under_load(lab: &Lab, at: SocketAddr, act: impl FnOnce() -> Result<()>) -> Result<()> {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| -> Result<usize> {
+            let mut asked = 0;
+            while !done.load(Ordering::Relaxed) {
+                asked += lab.client().ask_times(at, 20)?.len();
+            }
+            Ok(asked)
+        });
+        let outcome = act();
+        done.store(true, Ordering::Relaxed);
+        let asked = load
+            .join()
+            .map_err(|_| anyhow::anyhow!("the load panicked"))?
+            .context("a short connection failed")?;
+        ensure!(asked > 100, "only {asked} short connections: that was no load");
+        outcome
+    })
+}
+
+/// A connection that stays open, and who is at its other end.
+pub type Held = (TcpStream, String);
+
+pub fn hold(lab: &Lab, at: SocketAddr, count: usize) -> Result<Vec<Held>> {
+    let one = |_| {
+        let mut stream = lab.client().connect_to(at)?;
+        let name = ask_again(&mut stream)?;
+        Ok((stream, name))
+    };
+    (0..count).map(one).collect()
+}
+
+pub fn still_there(held: &mut [Held]) -> Result<()> {
+    for (stream, name) in held {
+        let now = ask_again(stream).with_context(|| format!("a connection to {name} was disturbed"))?;
+        ensure!(now == *name, "a connection to {name} now reaches {now}");
     }
     Ok(())
 }

@@ -10,12 +10,14 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::{UnixListener, UnixStream};
 use xlvs_datapath::conns::{self, Discrepancy};
 use xlvs_datapath::engine::ApplyError;
+use xlvs_health::OperatorWord;
+use xlvs_health::keeper::ServerId;
 use xlvs_model::view::Info;
-use xlvs_model::{Change, Tunable, diff, wanted};
+use xlvs_model::{Change, Config, Tunable, wanted};
 
-use super::{Daemon, explain, status, upkeep};
+use super::configure::Wish;
+use super::{Daemon, configure, explain, site, status, upkeep};
 use crate::paths::Paths;
-use crate::plan;
 use crate::protocol::{Answer, Request};
 
 /// Opens the socket, for root only. The lock is held, so a socket that is there belongs to nobody.
@@ -74,16 +76,33 @@ async fn answer(daemon: &Daemon, request: Request) -> Answer {
     match request {
         Request::Apply(changes) => {
             let applied = daemon.engine.borrow_mut().apply(&changes);
+            let accepted = match &applied {
+                Ok(()) => changes.len(),
+                Err(ApplyError::Refused(at, _)) => *at,
+                Err(ApplyError::Journal(_)) => 0,
+            };
+            daemon.checks.heard(&changes[..accepted], &daemon.options.paths);
             follow(daemon, &changes).await;
             answer_of(applied)
         }
-        Request::Become { changes, in_order, only_plan } => {
-            match become_this(daemon, &changes, in_order, only_plan).await {
-                Ok(sentences) => Answer::Plan(sentences),
-                Err(answer) => *answer,
-            }
+        Request::Become { changes, in_order, only_plan, by } => {
+            become_this(daemon, &changes, (in_order, only_plan, by)).await
         }
-        Request::Model => Answer::Model(Box::new(daemon.engine.borrow().model().clone())),
+        Request::Configure { text, in_order, only_plan, by } => {
+            configure_this(daemon, &text, (in_order, only_plan, by)).await
+        }
+        Request::Reload => planned(configure::reload(daemon, "reload").await),
+        Request::Difference(text) => planned(configure::since_file(daemon, text)),
+        Request::Rollback { number, only_plan } => {
+            planned(configure::rollback(daemon, number, only_plan).await)
+        }
+        Request::Say(service, server, word) => say_of(daemon, (service, server), word),
+        Request::Standings => {
+            Answer::Standings(daemon.checks.keeper.borrow().standings(daemon.engine.borrow().model()))
+        }
+        Request::Saved => Answer::Text(site::stated(daemon).to_toml()),
+        Request::History => daemon.site.borrow().revisions.list().map_or_else(failed, Answer::History),
+        Request::Model => Answer::Model(Box::new(site::stated(daemon).model)),
         Request::Overview => Answer::Overview(Box::new(status::overview(daemon).await)),
         Request::Services(only) => Answer::Services(daemon.engine.borrow().services(only.as_ref())),
         Request::Timeouts => Answer::Timeouts(daemon.engine.borrow().model().timeouts()),
@@ -109,31 +128,52 @@ fn answer_of(applied: Result<(), ApplyError>) -> Answer {
     }
 }
 
-/// Plans the way to what these changes make of nothing and, unless that is all, goes it as one change.
+/// Becomes what these changes make of nothing.
 async fn become_this(
     daemon: &Daemon,
     changes: &[Change],
-    in_order: bool,
-    only_plan: bool,
-) -> Result<Vec<String>, Box<Answer>> {
-    let refused = |(at, why)| Box::new(Answer::Refused(at, why));
-    let now = daemon.engine.borrow().model().clone();
-    let mut wanted = wanted::desired(changes, &now).map_err(refused)?;
-    if !in_order {
-        wanted = wanted::in_place(&wanted, &now).map_err(|why| refused((changes.len(), why)))?;
+    (in_order, only_plan, by): (bool, bool, String),
+) -> Answer {
+    let stated = site::stated(daemon);
+    let model = match wanted::desired(changes, &stated.model) {
+        Ok(model) => model,
+        Err((at, why)) => return Answer::Refused(at, why),
+    };
+    let config = Config { model, ..stated }.pruned();
+    planned(configure::fulfil(daemon, Wish { config, in_order, only_plan, by }).await)
+}
+
+/// An operator's word about a server that is stated.
+fn say_of(daemon: &Daemon, server: ServerId, word: OperatorWord) -> Answer {
+    let stated = site::stated(daemon).model;
+    if stated.service(&server.0).is_none_or(|service| service.server(&server.1).is_none()) {
+        return Answer::Failed("there is no such server (any more)".to_owned());
     }
-    let way = diff(&now, &wanted);
-    if !only_plan && !way.is_empty() {
-        let applied = daemon.engine.borrow_mut().apply_all(&way);
-        // The plan's own steps are no lines of the operator's.
-        applied.map_err(|why| Box::new(Answer::Failed(format!("nothing was changed: {why}"))))?;
-        follow(daemon, &way).await;
+    daemon.checks.operator_said(server, word, &daemon.options.paths);
+    Answer::Done
+}
+
+fn planned(outcome: anyhow::Result<Vec<String>>) -> Answer {
+    outcome.map_or_else(failed, Answer::Plan)
+}
+
+fn failed(why: anyhow::Error) -> Answer {
+    Answer::Failed(format!("{why:#}"))
+}
+
+async fn configure_this(
+    daemon: &Daemon,
+    text: &str,
+    (in_order, only_plan, by): (bool, bool, String),
+) -> Answer {
+    match Config::read(text) {
+        Ok(config) => planned(configure::fulfil(daemon, Wish { config, in_order, only_plan, by }).await),
+        Err(mistakes) => Answer::Failed(mistakes.in_file(&by)),
     }
-    Ok(plan::sentences(&way, &now))
 }
 
 /// What a change set asks for besides the tables.
-async fn follow(daemon: &Daemon, changes: &[Change]) {
+pub async fn follow(daemon: &Daemon, changes: &[Change]) {
     seek(daemon, changes).await;
     if changes.iter().any(|change| matches!(change, Change::Tune(..))) {
         upkeep::raise_defences(daemon);

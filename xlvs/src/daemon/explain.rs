@@ -42,7 +42,8 @@ fn told_now(daemon: &Daemon, question: &Question) -> Result<(Explanation, Option
     }
     let engine = daemon.engine.borrow();
     let now = daemon.xdp.borrow().now().map_err(|why| why.to_string())?;
-    let ingress = daemon.options.interfaces.iter().find_map(|name| if_nametoindex(name.as_str()).ok());
+    let ingress =
+        daemon.site.borrow().interfaces().iter().find_map(|name| if_nametoindex(name.as_str()).ok());
     let ingress = ingress.ok_or("none of the director's interfaces is there")?;
     let seed = RandomState::new().hash_one(from);
     let stage = Rehearsal::of(engine.tables(), now, ingress, seed);

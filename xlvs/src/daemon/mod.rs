@@ -1,54 +1,92 @@
 //! `xlvs run`: the daemon. Packets do not need it; changes, next hops and the end of connections do.
 
+mod checks;
+mod configure;
 mod control;
 mod explain;
 mod full_table;
 mod hops;
 pub mod lock;
+mod probe;
+mod revisions;
+mod site;
 mod start;
 mod status;
 mod upkeep;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use xlvs_datapath::engine::Engine;
 use xlvs_datapath::xdp::{Mode, Xdp};
+use xlvs_model::Config;
+use xlvs_model::config::{CONNS, SERVERS, SERVICES, Sizes};
 
 use crate::paths::Paths;
+use checks::Checks;
 use lock::Lock;
+use site::Site;
 
 /// Options of the daemon.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// An interface that carries balanced traffic; name each (clients' and servers' side).
-    #[arg(long = "interface", short = 'i', required = true)]
+    /// What the director is to be (`xlvs.toml`). SIGHUP and `xlvs reload` read it again.
+    #[arg(long, short = 'c', value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// An interface that carries balanced traffic; name each (clients' and servers' side). Those of the file do not count then.
+    #[arg(long = "interface", short = 'i', required_unless_present = "config")]
     pub interfaces: Vec<String>,
     /// How the program is attached.
     #[arg(long, value_enum, default_value = "auto")]
     pub xdp_mode: XdpMode,
-    /// Connections. The table refuses hardly any up to there (about one in a million); a few in a thousand from there to a seventh more.
-    #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1000..=20_000_000))]
-    pub max_conns: u32,
+    /// Connections, 1048576 unless told. The table refuses hardly any up to there (about one in a million); a few in a thousand from
+    /// there to a seventh more.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(bounds(CONNS)))]
+    pub max_conns: Option<u32>,
     /// IPv6 connections, likewise; a quarter of the others unless told.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1000..=20_000_000))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(bounds(CONNS)))]
     pub max_conns_v6: Option<u32>,
-    /// Virtual services.
-    #[arg(long, default_value_t = 1 << 14, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub max_services: u32,
-    /// Real servers, all services together.
-    #[arg(long, default_value_t = 1 << 16, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
-    pub max_servers: u32,
+    /// Virtual services, 16384 unless told.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(bounds(SERVICES)))]
+    pub max_services: Option<u32>,
+    /// Real servers, all services together; 65536 unless told.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(bounds(SERVERS)))]
+    pub max_servers: Option<u32>,
     /// The director's places.
     #[command(flatten)]
     pub paths: Paths,
+}
+
+fn bounds(range: RangeInclusive<u32>) -> RangeInclusive<i64> {
+    i64::from(*range.start())..=i64::from(*range.end())
+}
+
+impl Options {
+    /// What the command line leaves open is as the file says.
+    fn complete(mut self, config: &Config) -> anyhow::Result<Self> {
+        let Sizes { max_conns, max_conns_v6, max_services, max_servers } = config.sizes;
+        self.max_conns = self.max_conns.or(max_conns);
+        self.max_conns_v6 = self.max_conns_v6.or(max_conns_v6);
+        self.max_services = self.max_services.or(max_services);
+        self.max_servers = self.max_servers.or(max_servers);
+        if self.interfaces.is_empty() {
+            self.interfaces.clone_from(&config.interfaces);
+        }
+        if self.interfaces.is_empty() {
+            bail!("no interface is named: the file has no `interfaces`, and there is no --interface");
+        }
+        Ok(self)
+    }
 }
 
 /// See [`Mode`].
@@ -75,6 +113,8 @@ impl From<XdpMode> for Mode {
 /// What the daemon's tasks share. They run in one thread.
 pub struct Daemon {
     options: Options,
+    site: RefCell<Site>,
+    checks: Checks,
     engine: RefCell<Engine>,
     xdp: RefCell<Xdp>,
     hops: hops::Hops,
@@ -93,32 +133,56 @@ pub fn run(options: Options) -> anyhow::Result<ExitCode> {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
         .init();
+    let fixed_interfaces = !options.interfaces.is_empty();
+    let config = options.config.as_deref().map(configure::read).transpose()?;
+    let options = options.complete(config.as_ref().unwrap_or(&Config::default()))?;
     if !nix::unistd::geteuid().is_root() {
         bail!("the daemon must be run as root: it loads programs into the kernel");
     }
     let Some(_lock) = Lock::take(&options.paths.lock())? else {
         bail!("another daemon is running on {}; `xlvs check` speaks to it", options.paths.run_dir.display());
     };
+    raise_open_files();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the daemon")?;
-    runtime.block_on(LocalSet::new().run_until(serve(options)))
+    runtime.block_on(LocalSet::new().run_until(serve(options, fixed_interfaces, config)))
 }
 
-async fn serve(options: Options) -> anyhow::Result<ExitCode> {
+/// Each check under way has a file open.
+fn raise_open_files() {
+    let limit = Resource::RLIMIT_NOFILE;
+    let raised = getrlimit(limit).and_then(|(_, most)| setrlimit(limit, most, most));
+    if let Err(why) = raised {
+        tracing::warn!(%why, "the number of open files stays as it is; many checks at once may not be made");
+    }
+}
+
+async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let listener = control::listen(&options.paths)?;
-    let daemon = Rc::new(start::start(options)?);
+    let (daemon, fresh) = start::start(options, fixed_interfaces)?;
+    let daemon = Rc::new(daemon);
+    if let Err(why) = config.map_or(Ok(()), |config| configure::begin(&daemon, config)) {
+        // A first start that fails leaves nothing behind.
+        fresh.map(|pins| pins.remove()).transpose()?;
+        return Err(why);
+    }
     let hops = hops::follow(Rc::clone(&daemon))?;
     let wanted = upkeep::heed_tidings(Rc::clone(&daemon));
     let control = control::serve(Rc::clone(&daemon), listener);
     let upkeep = upkeep::run(Rc::clone(&daemon));
+    let checks = checks::run(Rc::clone(&daemon));
+    let reloads = configure::heed_sighup(Rc::clone(&daemon), hangups);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         ended = hops => ended?,
         ended = control => ended?,
+        () = reloads => {}
         () = upkeep => {}
+        () = checks => {}
         () = wanted => {}
     }
     let _gone = std::fs::remove_file(daemon.options.paths.socket());

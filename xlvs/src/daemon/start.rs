@@ -12,10 +12,14 @@ use xlvs_datapath::journal::{ABI_VERSION, Head, Journal, Line};
 use xlvs_datapath::tables::Sizes;
 use xlvs_datapath::xdp::{Pins, Xdp};
 
+use super::checks::Checks;
+use super::site::Site;
 use super::{Daemon, Options, hops};
 
 /// Loads, takes over what is pinned, attaches.
-pub fn start(options: Options) -> anyhow::Result<Daemon> {
+///
+/// If there was nothing to take over, what is given back besides can take it all away again.
+pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<(Daemon, Option<Pins>)> {
     for interface in &options.interfaces {
         if if_nametoindex(interface.as_str()).is_err() {
             bail!("there is no interface {interface}; `ip link` lists them");
@@ -29,14 +33,19 @@ pub fn start(options: Options) -> anyhow::Result<Daemon> {
         Ok((xdp, native)) => {
             let engine = engine(&options, &xdp, earlier, sizes)?;
             warn_about_forwarding(&options);
-            Ok(Daemon {
+            let site = Site::resume(&options, fixed_interfaces, !fresh);
+            let checks = Checks::resume(&options.paths, site.policy(), !fresh);
+            let daemon = Daemon {
                 options,
+                checks,
+                site: site.into(),
                 engine: engine.into(),
                 xdp: xdp.into(),
                 hops: hops::Hops::default(),
                 native: native.into(),
                 began: Instant::now(),
-            })
+            };
+            Ok((daemon, Some(pins).filter(|_| fresh)))
         }
         Err(why) => {
             // Nothing half-made stays behind; what an earlier daemon left is not ours to remove.
@@ -67,7 +76,12 @@ fn earlier_state(options: &Options, pins: &Pins) -> anyhow::Result<Option<(Head,
 
 fn sizes(options: &Options, pinned: Option<Sizes>) -> Sizes {
     let cpus = possible_cpus();
-    let mut wanted = Sizes::for_site(options.max_conns, options.max_services, options.max_servers, cpus);
+    let mut wanted = Sizes::for_site(
+        options.max_conns.unwrap_or(1 << 20),
+        options.max_services.unwrap_or(1 << 14),
+        options.max_servers.unwrap_or(1 << 16),
+        cpus,
+    );
     if let Some(conns) = options.max_conns_v6 {
         wanted = wanted.with_v6(conns);
     }

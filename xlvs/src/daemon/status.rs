@@ -32,7 +32,7 @@ fn seen_now(daemon: &Daemon) -> Overview {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         running_s: daemon.began.elapsed().as_secs(),
-        interfaces: daemon.options.interfaces.iter().map(|name| interface(daemon, name)).collect(),
+        interfaces: daemon.site.borrow().interfaces().iter().map(|name| interface(daemon, name)).collect(),
         services: Room { used: engine.model().services().len() as u64, limit: tables.sizes.services.into() },
         servers: Room { used: servers(&engine), limit: u64::from(tables.sizes.stats).saturating_sub(1) },
         unreached: unreached(&engine),

@@ -171,7 +171,7 @@ fn keep_caches(daemon: &Daemon, full: bool) {
 
 /// An interface that was deleted and made again has lost its program.
 fn watch_interfaces(daemon: &Daemon) {
-    for interface in &daemon.options.interfaces {
+    for interface in daemon.site.borrow().interfaces() {
         let presence = daemon.xdp.borrow().presence(interface);
         let mut xdp = daemon.xdp.borrow_mut();
         match presence {

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use xlvs_model::watch::AgentSpec;
+
 use crate::effective::{AgentMode, AgentWord, WHOLE};
 
 /// How fast shares follow their agents.
@@ -22,6 +24,12 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self { smoothing: 50, step: 5, slow_start: Duration::from_secs(20) }
+    }
+}
+
+impl From<&AgentSpec> for Pace {
+    fn from(agent: &AgentSpec) -> Self {
+        Self { smoothing: agent.smoothing, step: agent.step, slow_start: agent.slow_start }
     }
 }
 
@@ -126,6 +134,11 @@ mod tests {
                 share.at(now)
             })
             .collect()
+    }
+
+    #[test]
+    fn the_files_default_is_the_default() {
+        assert_eq!(Pace::from(&AgentSpec::at(9999)), Pace::default());
     }
 
     #[test]

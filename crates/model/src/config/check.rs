@@ -7,6 +7,7 @@ use regex_lite::Regex;
 
 use super::address;
 use super::entry::Entry;
+use super::pool;
 use super::section::{Layers, Section};
 use super::server;
 use super::words;
@@ -30,12 +31,15 @@ const COMMON: [&str; 10] = [
 const HTTP: [&str; 4] = ["path", "host", "status", "body"];
 /// Keys of checks over HTTPS too.
 const TLS: [&str; 2] = ["sni", "verify"];
+/// Keys of scripts too.
+const SCRIPT: [&str; 1] = ["command"];
 /// All of them.
 #[cfg(test)]
 pub(super) const ALL_KEYS: &[&str] =
-    &["type", "address", "port", "interval", "timeout", "path", "host", "status", "sni"];
+    &["type", "address", "port", "interval", "timeout", "path", "host", "status", "sni", "command"];
 
-const AGENT_KEYS: &[&str] = &["port", "address", "interval", "timeout", "send"];
+const AGENT_KEYS: &[&str] =
+    &["port", "address", "interval", "timeout", "send", "most", "smoothing", "step", "slow_start"];
 
 /// From one check to the next.
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(86_400);
@@ -43,15 +47,20 @@ const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::f
 const DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const TIMES: RangeInclusive<u32> = 1..=1000;
 
+/// The largest share of its weight that an agent may be let ask for, in percent.
+const MOST_SHARE: u32 = 1000;
+
 /// What a check asks, by its `type`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Type {
     Tcp,
     Http,
     Https,
+    Script,
 }
 
-const TYPES: [(&str, Type); 3] = [("tcp", Type::Tcp), ("http", Type::Http), ("https", Type::Https)];
+const TYPES: [(&str, Type); 4] =
+    [("tcp", Type::Tcp), ("http", Type::Http), ("https", Type::Https), ("script", Type::Script)];
 
 /// Checks and agents with names: `[check.web]`, `[agent.load]`.
 pub(super) struct Named<'d> {
@@ -105,6 +114,10 @@ impl<'d> Named<'d> {
         let Some(name) = item.value.get_ref().as_str() else { return table(item) };
         if let Some((_, entry)) = self.checks.iter().find(|(known, _)| *known == name) {
             return table(entry);
+        }
+        if name == "script" {
+            item.wrong("a script has its `command`: check = { type = \"script\", command = \"...\" }");
+            return None;
         }
         if let Some((_, kind)) = TYPES.iter().find(|(known, _)| *known == name) {
             return Some(Draft::with_defaults(*kind));
@@ -160,6 +173,8 @@ impl Draft {
     fn of_server(self, at: &Entry<'_>, service: ServiceKey, server: &ServerSpec) -> Option<CheckSpec> {
         let Self { kind, address, port, timing } = self;
         let name = || server::name(&server.key);
+        // A script knows by itself whom to ask.
+        let port = port.or(Some(server.key.port).filter(|_| matches!(kind, CheckKind::Script(_))));
         if let Some(port) = port {
             return Some(CheckSpec { kind, address, port, timing });
         }
@@ -180,16 +195,18 @@ impl Draft {
 }
 
 fn table(entry: &Entry<'_>) -> Option<Draft> {
-    let all: Vec<&str> = [&COMMON[..], &HTTP, &TLS].concat();
+    let all: Vec<&str> = [&COMMON[..], &HTTP, &TLS, &SCRIPT].concat();
     let section = Section::of(entry, "a check", &all)?;
     let Some(kind) = section.get("type") else {
-        section.wrong("a check has a `type`: tcp, http or https");
+        section.wrong("a check has a `type`: tcp, http, https or script");
         return None;
     };
     let kind = kind.word("type of check", &TYPES)?;
-    for (keys, is_for, types) in
-        [(&HTTP[..], kind != Type::Tcp, "http and https"), (&TLS[..], kind == Type::Https, "https")]
-    {
+    for (keys, is_for, types) in [
+        (&HTTP[..], matches!(kind, Type::Http | Type::Https), "http and https"),
+        (&TLS[..], kind == Type::Https, "https"),
+        (&SCRIPT[..], kind == Type::Script, "script"),
+    ] {
         let misplaced = keys.iter().filter(|_| !is_for).filter_map(|key| section.get(key));
         misplaced.for_each(|entry| entry.misplaced(format!("`{}` is for checks of type {types}", entry.key)));
     }
@@ -201,7 +218,16 @@ fn table(entry: &Entry<'_>) -> Option<Draft> {
         Some(entry) => Some(entry.port()?),
         None => None,
     };
-    Some(Draft { kind: kind_of(kind, Some(&section)), address, port, timing: timing(&section) })
+    let timing = timing(&section);
+    if kind == Type::Script {
+        let Some(entry) = section.get("command") else {
+            section.wrong("a script has its `command`: a line for the shell, or a program and its arguments");
+            return None;
+        };
+        let kind = CheckKind::Script(pool::command(&entry)?);
+        return Some(Draft { kind, address, port, timing });
+    }
+    Some(Draft { kind: kind_of(kind, Some(&section)), address, port, timing })
 }
 
 fn kind_of(kind: Type, section: Option<&Section<'_>>) -> CheckKind {
@@ -319,6 +345,14 @@ fn agent(entry: &Entry<'_>) -> Option<AgentSpec> {
     };
     agent.interval = time("interval", INTERVAL, agent.interval);
     agent.timeout = time("timeout", TIMEOUT, agent.timeout);
+    agent.slow_start = time("slow_start", DELAY, agent.slow_start);
+    let percent = |key, range: RangeInclusive<u32>, default| {
+        let said = section.get(key).and_then(|entry: Entry<'_>| entry.number(range));
+        said.and_then(|percent| u16::try_from(percent).ok()).unwrap_or(default)
+    };
+    agent.most = percent("most", 1..=MOST_SHARE, agent.most);
+    agent.smoothing = percent("smoothing", 1..=100, agent.smoothing);
+    agent.step = percent("step", 0..=100, agent.step);
     agent.address = section.get("address").and_then(|entry| address::alone(&entry));
     agent.send = section.get("send").and_then(|entry| Some(entry.string("a text")?.to_owned()));
     Some(agent)

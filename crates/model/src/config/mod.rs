@@ -25,7 +25,7 @@ use crate::spec::ServiceKey;
 use crate::state::Model;
 use crate::watch::Pool;
 
-pub use globals::Sizes;
+pub use globals::{CONNS, SERVERS, SERVICES, Sizes};
 pub use mistake::{Mistake, Mistakes};
 
 use mistake::Sink;

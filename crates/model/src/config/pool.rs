@@ -22,6 +22,7 @@ pub(super) fn read(layers: &Layers<'_>) -> Pool {
     Pool {
         quorum,
         hysteresis,
+        panic: number("panic", 0..=100).unwrap_or(0),
         quorum_up: layers.get("quorum_up").and_then(|entry| command(&entry)),
         quorum_down: layers.get("quorum_down").and_then(|entry| command(&entry)),
         ..Pool::default()
@@ -82,7 +83,7 @@ fn useless(layers: &Layers<'_>, entry: &Entry<'_>, is: bool, needs: &str) {
 }
 
 /// A program with its arguments, or a line for the shell.
-fn command(entry: &Entry<'_>) -> Option<Command> {
+pub(super) fn command(entry: &Entry<'_>) -> Option<Command> {
     let words = entry.items();
     let what = "a command: a line for the shell, or a list of a program and its arguments";
     let words: Option<Vec<String>> = words.iter().map(|word| Some(word.string(what)?.to_owned())).collect();

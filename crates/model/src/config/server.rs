@@ -140,6 +140,7 @@ fn tunnel(layers: &Layers<'_>, method: Method) -> Option<Tunnel> {
             layers.own().wrong("a GUE tunnel needs its `tun_port`, for instance 6080");
             return None;
         }
+        (Some(entry), _) if is_overruled(layers, &entry) => 0,
         (Some(entry), _) => {
             entry.misplaced("`tun_port` is for tun_type = \"gue\"");
             return None;
@@ -154,6 +155,12 @@ fn is_own(layers: &Layers<'_>) -> bool {
     layers.own().get("address").is_some()
 }
 
+/// Does the server have a tunnel type of its own, which what is said for its service need not suit?
+fn is_overruled(layers: &Layers<'_>, inherited: &Entry<'_>) -> bool {
+    let own = layers.own();
+    is_own(layers) && own.get("tun_type").is_some() && own.get(inherited.key).is_none()
+}
+
 fn checksum(layers: &Layers<'_>, kind: TunnelType) -> Option<TunnelChecksum> {
     let Some(entry) = layers.get("tun_csum") else { return Some(TunnelChecksum::None) };
     let all = [
@@ -162,6 +169,7 @@ fn checksum(layers: &Layers<'_>, kind: TunnelType) -> Option<TunnelChecksum> {
         ("remcsum", TunnelChecksum::Remote),
     ];
     let possible: &[_] = match kind {
+        TunnelType::IpIp if is_overruled(layers, &entry) => return Some(TunnelChecksum::None),
         TunnelType::IpIp => {
             entry.misplaced("`tun_csum` is for GUE and GRE tunnels");
             return None;

@@ -50,6 +50,7 @@ pub(super) const KEYS: &[&str] = &[
     "notify_down",
     "quorum",
     "hysteresis",
+    "panic",
     "quorum_up",
     "quorum_down",
 ];
@@ -79,6 +80,9 @@ pub(super) fn read(layers: &Layers<'_>, named: &Named<'_>, seen: &mut Seen) -> O
         pool::check_unused(layers, named);
     }
     pool.sorry = sorry(layers, key, &servers);
+    if pool.sorry.is_some() {
+        pool.panic = 0;
+    }
     if let Some(entry) = layers.get("servers").filter(|_| !sched::accepts(spec.scheduler, servers.len())) {
         entry.wrong(format!("{} does not take so many servers", spec.scheduler.name()));
     }
@@ -256,6 +260,9 @@ fn servers(
 
 fn sorry(layers: &Layers<'_>, service: ServiceKey, servers: &[ServerSpec]) -> Option<ServerSpec> {
     let entry = layers.get("sorry")?;
+    if let Some(panic) = layers.get_here("panic").filter(|panic| panic.integer() != Some(0)) {
+        panic.misplaced("a service has `panic` or `sorry`: who does not believe that all are down needs nobody in their place");
+    }
     let (spec, _) = server::read(&entry, layers, service, Shape::Sorry)?;
     if servers.iter().any(|server| server.key == spec.key) {
         entry.wrong(format!(

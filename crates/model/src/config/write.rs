@@ -164,6 +164,9 @@ fn pool_pairs(pool: &Pool) -> Pairs {
     if pool.hysteresis != 0 {
         pairs.push(("hysteresis", pool.hysteresis.to_string()));
     }
+    if pool.panic != 0 {
+        pairs.push(("panic", pool.panic.to_string()));
+    }
     pairs.extend(pool.quorum_up.as_ref().map(|command| ("quorum_up", words(command))));
     pairs.extend(pool.quorum_down.as_ref().map(|command| ("quorum_down", words(command))));
     pairs
@@ -171,6 +174,31 @@ fn pool_pairs(pool: &Pool) -> Pairs {
 
 fn words(command: &Command) -> String {
     list(command.iter().map(|word| quoted(word)))
+}
+
+impl std::fmt::Display for Watch {
+    /// In the file's words.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&said(&watch_pairs(self)))
+    }
+}
+
+impl Pool {
+    /// What is said of the service as a whole, in the file's words.
+    pub fn words(&self) -> String {
+        let sorry = self.sorry.map(|sorry| {
+            let any_port = ServiceKey::Mark { mark: 1, family: Family::Inet };
+            ("sorry", server(&sorry, &any_port, Method::Direct, &Pairs::new()))
+        });
+        said(&pool_pairs(self).into_iter().chain(sorry).collect())
+    }
+}
+
+fn said(pairs: &Pairs) -> String {
+    if pairs.is_empty() {
+        return "nothing".to_owned();
+    }
+    pairs.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ")
 }
 
 /// What is written once for all servers of a service.
@@ -272,9 +300,16 @@ fn check_pairs(check: &CheckSpec) -> Pairs {
     match &check.kind {
         CheckKind::Tcp => pairs.push(("type", quoted("tcp"))),
         CheckKind::Http(http) => pairs.extend(http_pairs(http)),
+        CheckKind::Script(command) => {
+            pairs.push(("type", quoted("script")));
+            pairs.push(("command", words(command)));
+        }
     }
     pairs.extend(check.address.map(|addr| ("address", quoted(&addr.to_string()))));
-    pairs.push(("port", check.port.to_string()));
+    // Only a script may do without.
+    if check.port != 0 {
+        pairs.push(("port", check.port.to_string()));
+    }
     pairs.extend(timing_pairs(&check.timing));
     pairs
 }
@@ -337,6 +372,16 @@ fn agent_pairs(agent: &AgentSpec) -> Pairs {
         &[("interval", agent.interval, usual.interval), ("timeout", agent.timeout, usual.timeout)],
     );
     pairs.extend(agent.send.as_ref().map(|send| ("send", quoted(send))));
+    for (key, percent, usual) in [
+        ("most", agent.most, usual.most),
+        ("smoothing", agent.smoothing, usual.smoothing),
+        ("step", agent.step, usual.step),
+    ] {
+        if percent != usual {
+            pairs.push((key, percent.to_string()));
+        }
+    }
+    times(&mut pairs, &[("slow_start", agent.slow_start, usual.slow_start)]);
     pairs
 }
 

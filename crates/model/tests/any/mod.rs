@@ -56,6 +56,9 @@ fn add(config: &mut Config, key: ServiceKey, (spec, servers, pool): AnyService) 
     pool.sorry = pool.sorry.map(|sorry| fitted(key, sorry));
     pool.sorry =
         pool.sorry.filter(|sorry| sorry.key.family() == key.family() || sorry.method == Method::Tunnel);
+    if pool.sorry.is_some() {
+        pool.panic = 0;
+    }
     config.pools.insert(key, pool);
 }
 
@@ -142,15 +145,18 @@ fn any_server() -> impl Strategy<Value = ServerSpec> {
 
 fn any_pool() -> impl Strategy<Value = Pool> {
     let sorry = (any_server_key(), any_server()).prop_map(|(key, spec)| ServerSpec { key, ..spec });
-    (1..5_u32, any::<u32>(), option::of(sorry), option::of(any_command()), option::of(any_command()))
-        .prop_map(|(quorum, hysteresis, sorry, quorum_up, quorum_down)| Pool {
+    let quorum = (1..5_u32, any::<u32>(), 0..101_u32);
+    (quorum, option::of(sorry), option::of(any_command()), option::of(any_command())).prop_map(
+        |((quorum, hysteresis, panic), sorry, quorum_up, quorum_down)| Pool {
             quorum,
             hysteresis,
+            panic,
             sorry,
             quorum_up,
             quorum_down,
             servers: BTreeMap::new(),
-        })
+        },
+    )
 }
 
 fn any_watch() -> impl Strategy<Value = Watch> {
@@ -181,7 +187,11 @@ fn any_text() -> impl Strategy<Value = String> {
 }
 
 fn any_check() -> impl Strategy<Value = CheckSpec> {
-    let kind = prop_oneof![Just(CheckKind::Tcp), any_http().prop_map(CheckKind::Http)];
+    let kind = prop_oneof![
+        Just(CheckKind::Tcp),
+        any_http().prop_map(CheckKind::Http),
+        any_command().prop_map(CheckKind::Script)
+    ];
     let address =
         option::of("10\\.9\\.0\\.[1-3]").prop_map(|addr| addr.map(|a| a.parse().expect("an address")));
     (kind, address, 1..u16::MAX, any_timing()).prop_map(|(kind, address, port, timing)| CheckSpec {
@@ -219,11 +229,17 @@ fn any_timing() -> impl Strategy<Value = Timing> {
 }
 
 fn any_agent() -> impl Strategy<Value = AgentSpec> {
-    (1..u16::MAX, 50..9000_u64, 1..9000_u64, option::of(any_text())).prop_map(
-        |(port, interval, timeout, send)| AgentSpec {
+    let times = (50..9000_u64, 1..9000_u64, 0..90_000_u64);
+    let percents = (1..300_u16, 1..101_u16, 0..101_u16);
+    (1..u16::MAX, times, option::of(any_text()), percents).prop_map(
+        |(port, (interval, timeout, slow_start), send, (most, smoothing, step))| AgentSpec {
             interval: Duration::from_millis(interval),
             timeout: Duration::from_millis(timeout),
+            slow_start: Duration::from_millis(slow_start),
             send,
+            most,
+            smoothing,
+            step,
             ..AgentSpec::at(port)
         },
     )

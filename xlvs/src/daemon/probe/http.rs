@@ -1,0 +1,83 @@
+//! A GET, and whether its answer is what it should be.
+
+use std::net::SocketAddr;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Request, Response, header};
+use hyper_util::rt::TokioIo;
+use regex_lite::Regex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use xlvs_model::watch::HttpSpec;
+
+use super::{Trouble, connect, tls};
+
+/// Of an answer's head, so much is read.
+const HEAD: usize = 64 << 10;
+/// Of an answer's body, so much is looked at.
+const BODY: usize = 64 << 10;
+
+/// Asks, and tells what is wrong with the answer.
+pub(super) async fn get(spec: &HttpSpec, target: SocketAddr) -> Result<(), Trouble> {
+    let stream = connect(target).await?;
+    match &spec.tls {
+        None => exchange(spec, target, stream).await?,
+        Some(how) => exchange(spec, target, tls::begin(how, target, stream).await?).await?,
+    }
+    Ok(())
+}
+
+async fn exchange<S>(spec: &HttpSpec, target: SocketAddr, stream: S) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let no_http = |why: hyper::Error| format!("no HTTP: {why}");
+    let handshake = http1::Builder::new().max_buf_size(HEAD).handshake(TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.map_err(no_http)?;
+    let request = request(spec, target)?;
+    let answer = async { judge(spec, sender.send_request(request).await.map_err(no_http)?).await };
+    tokio::pin!(answer, connection);
+    tokio::select! {
+        judged = &mut answer => judged,
+        // The connection ended; what came before is still to be had.
+        _ = &mut connection => answer.await,
+    }
+}
+
+fn request(spec: &HttpSpec, target: SocketAddr) -> Result<Request<Empty<Bytes>>, String> {
+    let host = spec.host.clone().unwrap_or_else(|| target.to_string());
+    Request::get(&spec.path)
+        .header(header::HOST, host)
+        .header(header::USER_AGENT, concat!("xlvs/", env!("CARGO_PKG_VERSION")))
+        .header(header::CONNECTION, "close")
+        .body(Empty::new())
+        .map_err(|why| format!("no request can be made: {why}"))
+}
+
+async fn judge(spec: &HttpSpec, answer: Response<Incoming>) -> Result<(), String> {
+    let status = answer.status().as_u16();
+    if !spec.status.iter().any(|(first, last)| (*first..=*last).contains(&status)) {
+        return Err(format!("status {status}"));
+    }
+    let Some(pattern) = &spec.body else { return Ok(()) };
+    let regex = Regex::new(pattern).map_err(|why| format!("{pattern} is no regular expression: {why}"))?;
+    let body = beginning(answer.into_body()).await?;
+    if regex.is_match(&String::from_utf8_lossy(&body)) {
+        return Ok(());
+    }
+    Err(format!("the body has nothing that matches {pattern}"))
+}
+
+async fn beginning(mut body: Incoming) -> Result<Vec<u8>, String> {
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|why| format!("the body ends early: {why}"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        read.extend_from_slice(&data[..data.len().min(BODY - read.len())]);
+        if read.len() == BODY {
+            break;
+        }
+    }
+    Ok(read)
+}

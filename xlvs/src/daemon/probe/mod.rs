@@ -1,0 +1,227 @@
+//! One probe of a server: sockets for what `xlvs-health` decides about. Bounded in memory; who waits bounds the time.
+
+mod http;
+mod script;
+mod tls;
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+use xlvs_health::Outcome;
+use xlvs_model::watch::{CheckKind, CheckSpec};
+
+/// Makes the probe that a check asks for.
+pub async fn probe(spec: &CheckSpec, target: SocketAddr) -> Outcome {
+    let outcome = match &spec.kind {
+        CheckKind::Tcp => connect(target).await.map(drop),
+        CheckKind::Http(http) => http::get(http, target).await,
+        CheckKind::Script(command) => script::run(command, target).await,
+    };
+    match outcome {
+        Ok(()) => Outcome::Success,
+        Err(Trouble::Server(why)) => Outcome::Failure(why),
+        Err(Trouble::Ours(why)) => Outcome::NotMade(why),
+    }
+}
+
+/// Why a probe did not succeed, in a few words.
+#[derive(Debug)]
+enum Trouble {
+    /// The server is not in order.
+    Server(String),
+    /// The director has not what it takes to ask.
+    Ours(String),
+}
+
+impl From<String> for Trouble {
+    fn from(why: String) -> Self {
+        Self::Server(why)
+    }
+}
+
+/// Connects, or says why not.
+async fn connect(target: SocketAddr) -> Result<TcpStream, Trouble> {
+    TcpStream::connect(target).await.map_err(|why| {
+        let words = in_words(&why);
+        if is_ours(&why) { Trouble::Ours(words) } else { Trouble::Server(words) }
+    })
+}
+
+/// Files, ports or memory have run out here. All servers at once must not be taken for failed.
+fn is_ours(why: &std::io::Error) -> bool {
+    use nix::errno::Errno;
+    let own = [Errno::EMFILE, Errno::ENFILE, Errno::EADDRNOTAVAIL, Errno::ENOMEM, Errno::ENOBUFS];
+    why.raw_os_error().is_some_and(|number| own.contains(&Errno::from_raw(number)))
+}
+
+/// An error without the number that the system has for it.
+fn in_words(why: &std::io::Error) -> String {
+    let text = why.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use xlvs_model::watch::{HttpSpec, Timing, TlsSpec};
+
+    use super::*;
+
+    const GET: HttpSpec =
+        HttpSpec { tls: None, path: String::new(), host: None, status: Vec::new(), body: None };
+
+    fn check(kind: CheckKind, port: u16) -> CheckSpec {
+        CheckSpec { kind, address: None, port, timing: Timing::default() }
+    }
+
+    fn http(body: Option<&str>, tls: Option<TlsSpec>) -> CheckKind {
+        let body = body.map(str::to_owned);
+        CheckKind::Http(HttpSpec { path: "/health".to_owned(), status: vec![(200, 299)], body, tls, ..GET })
+    }
+
+    /// The outcome of a check of a server that answers every request with these bytes, and the request.
+    fn outcome(kind: CheckKind, answer: &'static [u8]) -> (Outcome, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let target = listener.local_addr().expect("its address");
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a probe");
+            stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+            let mut request = [0; 2000];
+            let length = if answer.is_empty() { 0 } else { stream.read(&mut request).unwrap_or(0) };
+            let _hung_up = stream.write_all(answer);
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let outcome = runtime.block_on(probe(&check(kind, target.port()), target));
+        (outcome, server.join().expect("the server ends"))
+    }
+
+    fn fails(kind: CheckKind, answer: &'static [u8]) -> String {
+        match outcome(kind, answer).0 {
+            Outcome::Failure(why) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_connection_is_accepted_or_the_reason_is_told() {
+        assert_eq!(outcome(CheckKind::Tcp, b"").0, Outcome::Success);
+        let target =
+            TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port that is free now");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let refused = runtime.block_on(probe(&check(CheckKind::Tcp, target.port()), target));
+        assert_eq!(refused, Outcome::Failure("connection refused".to_owned()));
+    }
+
+    fn outcome_of_script(line: &str, patience: Duration) -> Option<Outcome> {
+        let command = ["/bin/sh", "-c", line].map(str::to_owned).to_vec();
+        let target = "10.0.0.1:80".parse().expect("an address");
+        let check = check(CheckKind::Script(command), 80);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async { tokio::time::timeout(patience, probe(&check, target)).await.ok() })
+    }
+
+    #[test]
+    fn a_script_says_by_its_exit_code_how_the_server_is() {
+        let long = Duration::from_secs(30);
+        let about = "test $XLVS_ADDRESS = 10.0.0.1 && test $XLVS_PORT = 80";
+        assert_eq!(outcome_of_script(about, long), Some(Outcome::Success));
+        assert_eq!(outcome_of_script("exit 3", long), Some(Outcome::Failure("exit status: 3".to_owned())));
+        let nothing = check(CheckKind::Script(vec!["/nonexistent".to_owned()]), 80);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let outcome = runtime.block_on(probe(&nothing, "10.0.0.1:80".parse().expect("an address")));
+        assert!(matches!(outcome, Outcome::NotMade(why) if why.contains("/nonexistent")));
+    }
+
+    #[test]
+    fn a_script_that_hangs_is_ended_with_all_that_it_started() {
+        let file = std::env::temp_dir().join(format!("xlvs-script-{}", std::process::id()));
+        let line = format!("sleep 1000 & echo $! > {}; wait", file.display());
+        assert_eq!(outcome_of_script(&line, Duration::from_millis(500)), None);
+        let child = std::fs::read_to_string(&file).expect("the script ran");
+        let _gone = std::fs::remove_file(&file);
+        let stat = format!("/proc/{}/stat", child.trim());
+        // Whoever takes over orphans may leave it a zombie for a while.
+        let is_gone = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+        assert!((0..100).any(|_| is_gone() || {
+            std::thread::sleep(Duration::from_millis(20));
+            false
+        }));
+    }
+
+    #[test]
+    fn what_runs_out_here_is_no_fault_of_the_servers() {
+        let error = |number| std::io::Error::from_raw_os_error(number);
+        assert!(is_ours(&error(nix::libc::EMFILE)) && is_ours(&error(nix::libc::EADDRNOTAVAIL)));
+        assert!(!is_ours(&error(nix::libc::ECONNREFUSED)) && !is_ours(&error(nix::libc::EHOSTUNREACH)));
+    }
+
+    #[test]
+    fn a_request_is_answered_as_it_should_be() {
+        let (outcome, request) = outcome(http(None, None), b"HTTP/1.1 204 No Content\r\n\r\n");
+        assert_eq!(outcome, Outcome::Success);
+        assert!(request.starts_with("GET /health HTTP/1.1\r\n"), "{request}");
+        assert!(request.to_ascii_lowercase().contains("\r\nhost: 127.0.0.1:"), "{request}");
+    }
+
+    #[test]
+    fn another_status_or_body_fails() {
+        let busy = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(fails(http(None, None), busy), "status 503");
+        let body = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nbroken";
+        assert_eq!(fails(http(Some("^ok$"), None), body), "the body has nothing that matches ^ok$");
+        let ok = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+        assert_eq!(outcome(http(Some("^ok$"), None), ok).0, Outcome::Success);
+    }
+
+    #[test]
+    fn strangers_fail_and_cost_little() {
+        assert!(fails(http(None, None), b"SSH-2.0-OpenSSH_9.2\r\n").starts_with("no HTTP: "));
+        let headers: &[u8] = Vec::leak([&b"HTTP/1.1 200 OK\r\n"[..], &b"X: y\r\n".repeat(100_000)].concat());
+        assert!(fails(http(None, None), headers).starts_with("no HTTP: "));
+        let length = b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n";
+        let huge: &[u8] = Vec::leak([&length[..], &[b'x'; 200_000]].concat());
+        assert_eq!(fails(http(Some("never"), None), huge), "the body has nothing that matches never");
+        let tls = Some(TlsSpec::default());
+        assert!(fails(http(None, tls), b"HTTP/1.1 400 Bad Request\r\n\r\n").starts_with("no TLS: "));
+    }
+
+    /// The outcome of a check of a TLS server with a certificate of its own making, and the name that it was told.
+    fn outcome_over_tls(tls: TlsSpec) -> (Outcome, Option<String>) {
+        use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
+        let made = rcgen::generate_simple_self_signed(["www.example.com".to_owned()]).expect("a certificate");
+        let key = made.signing_key.serialize_der().try_into().expect("a key");
+        let provider = std::sync::Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("versions").with_no_client_auth();
+        let config = config.with_single_cert(vec![made.cert.der().clone()], key).expect("a certificate");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let target = listener.local_addr().expect("its address");
+        let server = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a probe");
+            let connection = ServerConnection::new(config.into()).expect("a connection");
+            let mut stream = StreamOwned::new(connection, stream);
+            let _request = stream.read(&mut [0; 2000]);
+            let _hung_up = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            stream.conn.server_name().map(str::to_owned)
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let outcome = runtime.block_on(probe(&check(http(Some("ok"), Some(tls)), target.port()), target));
+        (outcome, server.join().expect("the server ends"))
+    }
+
+    #[test]
+    fn tls_is_spoken_and_certificates_are_verified_where_that_is_asked_for() {
+        assert_eq!(outcome_over_tls(TlsSpec::default()), (Outcome::Success, None));
+        let sni = Some("www.example.com".to_owned());
+        let told = outcome_over_tls(TlsSpec { sni: sni.clone(), verify: false });
+        assert_eq!(told, (Outcome::Success, sni.clone()));
+        let (verified, _) = outcome_over_tls(TlsSpec { sni, verify: true });
+        // Without any root on this machine that is what is told.
+        let Outcome::Failure(why) = verified else { panic!("nobody vouches for it: {verified:?}") };
+        assert!(why.contains("certificate"), "{why}");
+    }
+}

@@ -1,0 +1,106 @@
+//! TLS for checks: a certificate is looked at only where that is asked for.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use xlvs_model::watch::TlsSpec;
+
+use super::in_words;
+
+/// Makes a connection a TLS one.
+pub async fn begin(
+    spec: &TlsSpec,
+    target: SocketAddr,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, String> {
+    let name = match &spec.sni {
+        Some(sni) => ServerName::try_from(sni.clone())
+            .map_err(|_| format!("{sni} is no name that a server can be told"))?,
+        None => ServerName::from(target.ip()),
+    };
+    let config = if spec.verify { verifying() } else { trusting() }?;
+    let connecting = TlsConnector::from(config).connect(name, stream);
+    connecting.await.map_err(|why| format!("no TLS: {}", in_words(&why)))
+}
+
+type Config = Result<Arc<ClientConfig>, String>;
+
+/// Takes certificates that lead to the system's roots. They are read once.
+fn verifying() -> Config {
+    static CONFIG: OnceLock<Config> = OnceLock::new();
+    let make = || {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            return Err("the system has no root certificates; install ca-certificates".to_owned());
+        }
+        Ok(builder()?.with_root_certificates(roots).with_no_client_auth())
+    };
+    CONFIG.get_or_init(|| make().map(Arc::new)).clone()
+}
+
+/// Takes any certificate.
+fn trusting() -> Config {
+    static CONFIG: OnceLock<Config> = OnceLock::new();
+    let make = || {
+        let any = Arc::new(AnyCertificate(ring::default_provider()));
+        Ok(builder()?.dangerous().with_custom_certificate_verifier(any).with_no_client_auth())
+    };
+    CONFIG.get_or_init(|| make().map(Arc::new)).clone()
+}
+
+type Versions = tokio_rustls::rustls::ConfigBuilder<ClientConfig, tokio_rustls::rustls::WantsVerifier>;
+
+fn builder() -> Result<Versions, String> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    builder.map_err(|why| format!("no TLS can be spoken: {why}"))
+}
+
+/// A server is asked whether it serves, not who it is: `verify` is for that.
+#[derive(Debug)]
+struct AnyCertificate(CryptoProvider);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        tokio_rustls::rustls::crypto::verify_tls12_signature(message, cert, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        tokio_rustls::rustls::crypto::verify_tls13_signature(message, cert, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
