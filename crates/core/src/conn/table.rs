@@ -368,13 +368,12 @@ pub(crate) fn in_turn(n: u64) -> u64 {
 
 /// The number of the lowest bit of a set of eight, by arithmetic: the target has no instruction for it.
 #[inline(always)]
-fn lowest_bit(set: u64) -> usize {
+const fn lowest_bit(set: u64) -> usize {
     let bit = set & set.wrapping_neg();
     let ones = (bit >> 1 | bit >> 3 | bit >> 5 | bit >> 7) & 1;
     let twos = (bit >> 2 | bit >> 3 | bit >> 6 | bit >> 7) & 1;
     let fours = (bit >> 4 | bit >> 5 | bit >> 6 | bit >> 7) & 1;
-    // The mask changes nothing: Linux 6.1's verifier does not see a bound in this otherwise.
-    in_turn(ones | twos << 1 | fours << 2) as usize & 7
+    (ones | twos << 1 | fours << 2) as usize
 }
 
 /// The live entry in a slot that is known by number.

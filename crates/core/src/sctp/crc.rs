@@ -2,7 +2,6 @@
 //! addresses, so a packet needs a new one only when a port changes. Unlike the Internet checksum it is not updated but
 //! made anew, so NAT of ports makes a wrong one right.
 
-use crate::conn::table::in_turn;
 use crate::env::{Env, Step};
 use crate::packet::{Packet, by_reference};
 use crate::parse::{FARTHEST_L4, Word};
@@ -32,9 +31,7 @@ static TABLE: [u32; 256] = table();
 
 #[inline(always)]
 fn add(crc: u32, byte: u8) -> u32 {
-    // The mask once more, of which the compiler knows nothing: it would take it away from what Linux 6.1's verifier sees.
-    let at = in_turn(u64::from(crc ^ byte as u32)) as usize & 0xff;
-    match TABLE.get(at) {
+    match TABLE.get(((crc ^ byte as u32) & 0xff) as usize) {
         Some(entry) => crc >> 8 ^ entry,
         None => crc,
     }
