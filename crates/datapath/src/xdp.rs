@@ -92,6 +92,16 @@ pub enum XdpError {
         "interface {0} already runs another XDP program; remove it (`ip link set dev {0} xdp off`) or name another interface"
     )]
     Taken(String),
+    /// The driver was to run the program, and cannot.
+    #[error(
+        "the driver of {interface} cannot run XDP programs ({why}); `--xdp-mode auto` or `generic` runs them after the driver, more slowly"
+    )]
+    NotNative {
+        /// Where.
+        interface: String,
+        /// Why.
+        why: String,
+    },
     /// Attaching failed.
     #[error("attaching to {interface} failed: {why}")]
     Attach {
@@ -314,7 +324,12 @@ impl Xdp {
                 Err(e) => last = Some(e),
             }
         }
-        Err(last.unwrap_or_else(|| XdpError::NoInterface(interface.to_owned())))
+        match last {
+            Some(XdpError::Attach { interface, why }) if matches!(mode, Mode::Native) => {
+                Err(XdpError::NotNative { interface, why })
+            }
+            last => Err(last.unwrap_or_else(|| XdpError::NoInterface(interface.to_owned()))),
+        }
     }
 
     /// Puts our program into a pinned link. `false`: the link is dead (its interface was deleted) and was removed.
