@@ -212,7 +212,8 @@ fn listings(director: &Director, recorded: &Value, port: u16) -> Result<Value> {
     Ok(Value::Object(listings))
 }
 
-fn words_of(listing: &str) -> Option<&'static str> {
+/// The words that print a listing, by its name in a recorded case.
+pub fn words_of(listing: &str) -> Option<&'static str> {
     Some(match listing {
         "Ln" => "-Ln",
         "stats" => "-Ln --stats",
@@ -230,8 +231,9 @@ fn words_of(listing: &str) -> Option<&'static str> {
     })
 }
 
-/// Head lines, the case's own connections, and templates, whose client port is 0.
-fn connections_of(listing: &str, port: u16) -> String {
+/// Of a listing of connections what the recorder kept: head lines, those of the case's port, and templates, whose client port
+/// is 0.
+pub fn connections_of(listing: &str, port: u16) -> String {
     let own = |line: &&str| {
         let mut words = line.split_whitespace().skip(1);
         let is_entry = words.next().is_some_and(|left| left.starts_with(|c: char| c.is_ascii_digit()));

@@ -12,8 +12,8 @@ use xlvs_lab::play::play;
 const OF_EACH: [&str; 5] =
     ["-123-held-1client", "-123-short-3clients-dr", "-123-udp", "-123-reweight", "-111-delete"];
 
-/// Seconds left that may differ: the recorder's pace was not ours. Its kernel refused each client a few times at once and
-/// then once a second (`icmp_ratelimit`), which took up to twenty seconds.
+/// Seconds left that may differ: the recorder's pace was not ours. Where clients were refused, its clients tried most of the
+/// times again a second later, which took up to twenty seconds.
 const PACE_S: (i64, i64) = (5, 20);
 
 #[test]

@@ -160,11 +160,11 @@ fn simulate(options: &Options, servers: &[Named]) -> Result<Vec<Option<usize>>> 
     for n in 0..options.connections {
         let [_, a, b, c] = (n as u32 + 1).to_be_bytes();
         let client = SocketAddr::new(IpAddr::from([100, a, b, c]), 40000);
-        let connection =
+        let mut connection =
             Connection::open(&mut director, false, client, SocketAddr::new([10, 0, 0, 100].into(), 80));
-        chosen.push(connection.map(|c| usize::from(c.server()) - 1));
-        if let Some(mut connection) = connection.filter(|_| options.short) {
-            connection.close(&director);
+        chosen.push(connection.server().map(|number| usize::from(number) - 1));
+        if options.short {
+            connection.close(&mut director);
         }
     }
     Ok(chosen)
