@@ -111,6 +111,44 @@ fn a_command_that_went_well_for_the_kernel_must_go_well() {
 }
 
 #[test]
+fn a_person_is_shown_what_a_scheduler_does() {
+    let words = "simulate --servers A=3,B=2,C=1 --scheduler wrr --connections 24".split(' ');
+    let text = succeeds(&words.collect::<Vec<_>>());
+    let sequence: Vec<&str> = text.lines().next().expect("the sequence").split(' ').collect();
+    assert_eq!(sequence.len(), 24);
+    for (server, times) in [("A", 12), ("B", 8), ("C", 4)] {
+        assert_eq!(sequence.iter().filter(|who| **who == server).count(), times, "{text}");
+    }
+    assert!(text.ends_with("Largest deviation from the weights: 0.0 points (-)\n"), "{text}");
+}
+
+#[test]
+fn a_scheduler_that_is_not_there_and_servers_that_make_no_sense_are_refused() {
+    for (words, why) in [
+        (&["--servers", "A", "--scheduler", "none-such"][..], "Scheduler or persistence engine not found"),
+        (&["--servers", "A=-1"], "\"A=-1\" has no weight from 0 to 2147483647"),
+        (&["--servers", "=1"], "a server has no name"),
+        (&[], "required"),
+    ] {
+        let output = xlvs(&[&["simulate"], words].concat());
+        assert!(!output.status.success() && output.stdout.is_empty(), "{words:?}");
+        assert!(text(&output.stderr).contains(why), "{words:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn ipvsadm_is_a_word_of_ours_and_a_name_of_ours() {
+    let ours = xlvs(&["ipvsadm", "--version"]);
+    let link = std::env::temp_dir().join(format!("xlvs-cli-{}", std::process::id())).join("ipvsadm");
+    std::fs::create_dir_all(link.parent().expect("a directory")).expect("a directory for the test");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_xlvs"), &link).expect("a link");
+    let linked = Command::new(&link).arg("--version").output().expect("the link leads to the binary");
+    std::fs::remove_dir_all(link.parent().expect("a directory")).expect("the test's own directory");
+    assert!(text(&ours.stdout).starts_with("ipvsadm v1.31"), "{}", text(&ours.stdout));
+    assert_eq!((ours.status.code(), &ours.stdout), (linked.status.code(), &linked.stdout));
+}
+
+#[test]
 fn a_file_that_holds_no_cases_is_refused() {
     let file = Temporary::holding("none", &json!({ "cases": 7 }));
     let output = xlvs(&["simulate", file.path()]);

@@ -7,6 +7,8 @@ mod client;
 mod director;
 mod frames;
 mod player;
+#[cfg(test)]
+mod rates;
 mod stack;
 #[cfg(test)]
 mod states;
