@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
+use crate::asked;
 use crate::director::Director;
 use crate::topology::Lab;
 
@@ -36,7 +37,7 @@ pub fn play(
     xlvs_bin: &Path,
     out: &mut dyn Write,
 ) -> Result<usize> {
-    let mut cases = read_cases(file)?;
+    let mut cases = cases(read(file)?).with_context(|| format!("{}", file.display()))?;
     cases.retain(|case| wanted(text(case, "name")));
     if cases.is_empty() {
         return Ok(0);
@@ -68,14 +69,21 @@ pub fn read(file: &Path) -> Result<Value> {
     serde_json::from_str(&bytes).with_context(|| format!("{} is no JSON", file.display()))
 }
 
-/// One case, or an object with a list of them.
-fn read_cases(file: &Path) -> Result<Vec<Value>> {
-    let mut value = read(file)?;
-    match value.get_mut("cases").map(Value::take) {
-        Some(Value::Array(cases)) => Ok(cases),
-        Some(_) => anyhow::bail!("{}: `cases` is no list", file.display()),
-        None => Ok(vec![value]),
-    }
+/// The cases of a file: one, a list of them, or an object with a list; recorded ones, or such as one asks a kernel.
+///
+/// # Errors
+/// What should be a list is none.
+pub fn cases(mut file: Value) -> Result<Vec<Value>> {
+    let mut cases = match file.get_mut("cases").map(Value::take) {
+        Some(Value::Array(cases)) => cases,
+        Some(_) => anyhow::bail!("`cases` is no list"),
+        None => match file {
+            Value::Array(cases) => cases,
+            case => vec![case],
+        },
+    };
+    asked::recorded_form(&mut cases);
+    Ok(cases)
 }
 
 /// A director, and what earlier cases did with it.

@@ -84,6 +84,41 @@ fn a_file_may_hold_one_case() {
     assert_eq!(lines[0]["after"]["Ln"], case["after"]["Ln"]);
 }
 
+/// What one asks a kernel may be asked here: `ops` in place of `steps`.
+#[test]
+fn a_question_is_answered_as_it_was_recorded() {
+    let case = case("wrr-123-reweight");
+    let op = |step: &Value| {
+        let client = step["client"].as_str().and_then(|addr| addr.rsplit('.').next()?.parse::<u64>().ok());
+        match step["op"].as_str() {
+            Some("open") => json!(["open", client]),
+            Some("adm") => json!(["adm", "-e {svc} -r {r1} -m -w 4"]),
+            _ => json!(["snap", "Ln"]),
+        }
+    };
+    let ops: Vec<Value> = case["steps"].as_array().expect("steps").iter().map(op).collect();
+    let asked = json!([{
+        "name": "asked", "scheduler": "wrr", "weights": [1, 2, 3], "vport": case["vport"], "listings": ["Ln", "save"],
+        "ops": ops,
+    }]);
+    let output = xlvs(&["simulate", Temporary::holding("asked", &asked).path()]);
+    let line = &lines(&output)[0];
+    assert_eq!(line["sequence"], case["sequence"], "{line}");
+    assert_eq!(line["after"]["Ln"], case["after"]["Ln"]);
+    assert_eq!(line["snaps"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn of_a_shell_only_the_directors_commands_are_simulated() {
+    let mut case = case("rr-none");
+    case["steps"] = json!([{ "op": "sh", "cmd": "sysctl -w net.ipv4.vs.sloppy_tcp=1" }, { "op": "sh", "cmd": "ipvsadm -C" }]);
+    let output = xlvs(&["simulate", Temporary::holding("shell", &case).path()]);
+    assert_eq!(lines(&output)[0]["after"]["save"], "", "{}", text(&output.stdout));
+    case["steps"] = json!([{ "op": "sh", "cmd": "ip link" }]);
+    let output = xlvs(&["simulate", Temporary::holding("shell", &case).path()]);
+    assert!(text(&output.stdout).contains("cannot be simulated"), "{}", text(&output.stdout));
+}
+
 #[test]
 fn a_case_that_cannot_be_played_has_its_line_and_the_others_theirs() {
     let good = case("rr-123-held-1client");

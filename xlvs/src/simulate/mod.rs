@@ -76,7 +76,7 @@ pub fn exit_code(failed: usize) -> ExitCode {
 /// not be played.
 fn play_file(file: &Path, packets: bool, only: Option<&Regex>, out: &mut impl Write) -> Result<usize> {
     let value = xlvs_lab::play::read(file)?;
-    let cases = if packets { xlvs_lab::frames::fixtures(value) } else { player::cases(value) };
+    let cases = if packets { xlvs_lab::frames::fixtures(value) } else { xlvs_lab::play::cases(value) };
     let play = if packets { frames::play } else { player::play };
     let cases = cases.with_context(|| format!("{}", file.display()))?;
     let wanted = |name: &str| only.is_none_or(|only| only.is_match(name));

@@ -80,6 +80,7 @@ impl<'t> Scene<'t> {
                 self.snaps.push(listings);
             }
             "sleep" => self.director.pass((step["s"].as_f64().unwrap_or(0.0) * 1000.0) as u64),
+            "sh" => self.shell(text(step, "cmd"))?,
             other => bail!("the step {other:?} cannot be simulated"),
         }
         Ok(())
@@ -90,6 +91,23 @@ impl<'t> Scene<'t> {
         let line = text(recorded, "cmd");
         let printed = self.director.ipvsadm(&line.split_whitespace().skip(1).collect::<Vec<_>>());
         ensure!(printed.rc == 0 || recorded["rc"] != 0, "{line}: {}", printed.err.trim_end());
+        Ok(())
+    }
+
+    /// There is no shell without a kernel, but for the commands that a director's shell is used for.
+    fn shell(&mut self, line: &str) -> Result<()> {
+        match &line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["ipvsadm", words @ ..] => drop(self.director.ipvsadm(words)),
+            ["sysctl", "-w", settings @ ..] => {
+                for setting in settings {
+                    let (name, value) =
+                        setting.split_once('=').with_context(|| format!("{setting}: no value"))?;
+                    self.director
+                        .sysctl(name, value.parse().with_context(|| format!("{setting}: no number"))?)?;
+                }
+            }
+            _ => bail!("{line:?} cannot be simulated; only ipvsadm and sysctl -w can, or play it in the lab"),
+        }
         Ok(())
     }
 
@@ -133,15 +151,6 @@ impl<'t> Scene<'t> {
     }
 }
 
-/// One case, or an object with a list of them.
-pub fn cases(mut file: Value) -> Result<Vec<Value>> {
-    match file.get_mut("cases").map(Value::take) {
-        Some(Value::Array(cases)) => Ok(cases),
-        Some(_) => bail!("`cases` is no list"),
-        None => Ok(vec![file]),
-    }
-}
-
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_default()
 }
@@ -158,6 +167,8 @@ fn index(step: &Value, key: &str) -> Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use xlvs_lab::play::cases;
+
     use super::*;
 
     /// A listing's lines, each with the seconds that its connection has left; connections in one order.
@@ -225,15 +236,19 @@ mod tests {
         // A refusal that came while its client was still busy with the SYN was not heard; the SYN was sent again a second
         // later. How often that was so is the recorder's chance: up to twenty seconds in a case.
         let seconds = if text(case, "sequence").contains('-') { 20 } else { 2 };
-        let timeless = |name: &str| {
-            // Counters are shown as they were at the estimator's last look, two seconds ago at most: the recorder's time.
+        let comparable = |name: &str| match name {
             // The recorder looked at the tunnels when the case's service was gone already.
-            let told = !["op", "rate", "stats", "rate_exact", "stats_exact", "tun_info"].contains(&name);
-            told && !(name == "conn" && INCOMPLETE.contains(&text(case, "name")))
+            "op" | "rate" | "rate_exact" | "tun_info" => false,
+            // Counters are shown as they were at the estimator's last look, two seconds ago at most: the recorder's time. Cases
+            // of this name wait for it.
+            "stats" | "stats_exact" => text(case, "name").starts_with("stats-"),
+            "conn" => !INCOMPLETE.contains(&text(case, "name")),
+            _ => true,
         };
         let snaps = list(case, "steps").iter().filter(|step| step["op"] == "snap");
         for (theirs, ours) in snaps.zip(list(&ours, "snaps")).chain([(&case["after"], &ours["after"])]) {
-            for (name, theirs) in theirs.as_object().into_iter().flatten().filter(|(name, _)| timeless(name))
+            for (name, theirs) in
+                theirs.as_object().into_iter().flatten().filter(|(name, _)| comparable(name))
             {
                 let (mut a, b) = (lines(name, theirs), lines(name, &ours[name]));
                 if name == "conn" {
