@@ -104,6 +104,9 @@ fn right_odd_and_wrong_invocations() {
 #[derive(Deserialize)]
 struct MadeUp {
     argv: Vec<String>,
+    /// What `-R` reads.
+    #[serde(default)]
+    stdin: String,
     rc: i32,
     out: String,
     err: String,
@@ -136,13 +139,14 @@ fn difference(recorded: &MadeUp) -> Option<String> {
     let mut director = preset();
     let before = Left::by(&mut director);
     let words = recorded.argv.iter().map(OsString::from).collect();
-    let done = call(Applet::Ipvsadm, &mut director, words, &[]);
+    let done = call(Applet::Ipvsadm, &mut director, words, recorded.stdin.as_bytes());
     let said = (done.rc, done.out.as_str(), done.err.as_str());
     let theirs = (recorded.rc, recorded.out.as_str(), recorded.err.as_str());
     let (left, their_left) = (Left::by(&mut director), recorded.left.as_ref().unwrap_or(&before));
     let differs = said != theirs || left != *their_left;
     differs.then(|| {
-        format!("{:?}\n  original {theirs:?} {their_left:?}\n  ours     {said:?} {left:?}", recorded.argv)
+        let MadeUp { argv, stdin, .. } = recorded;
+        format!("{argv:?} {stdin:?}\n  original {theirs:?} {their_left:?}\n  ours     {said:?} {left:?}")
     })
 }
 

@@ -1,5 +1,6 @@
 //! Plays recorded cases: `ipvsadm` lines, then steps. Says what was seen; who compares is not our concern.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,6 +17,7 @@ const STEP_MS: u64 = 20;
 pub fn play(case: &Value) -> Result<Value> {
     let tables = director::tables();
     let mut scene = Scene::new(Director::new(&tables), case)?;
+    scene.director.seed(seed(text(case, "name")));
     for (name, value) in case["sysctls"].as_object().into_iter().flatten() {
         let value =
             value.as_u64().or_else(|| value.as_str()?.parse().ok()).context("a tunable is a number")?;
@@ -33,6 +35,13 @@ pub fn play(case: &Value) -> Result<Value> {
     let after = scene.listings(&case["after"])?;
     let Scene { sequence, snaps, .. } = scene;
     Ok(json!({ "name": case["name"], "sequence": sequence.join(" "), "snaps": snaps, "after": after }))
+}
+
+/// Where a case's chance begins: the same whenever it is played, another than that of other cases.
+fn seed(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 struct Scene<'t> {
@@ -167,6 +176,8 @@ fn index(step: &Value, key: &str) -> Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use xlvs_lab::play::cases;
 
     use super::*;
@@ -268,9 +279,7 @@ mod tests {
     }
 
     fn compare(file: &str) {
-        let path = format!("{}/../tests/oracle/{file}.json", env!("CARGO_MANIFEST_DIR"));
-        let recorded = std::fs::read_to_string(path).expect("the recording is there");
-        let cases = cases(serde_json::from_str(&recorded).expect("the recording is JSON")).expect("cases");
+        let cases = recorded_cases(file);
         let sharing = share_their_mark(&cases);
         let differing = |case| {
             let name = text(case, "name");
@@ -292,6 +301,45 @@ mod tests {
     }
 
     recorded!(rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh twos hash);
+
+    fn recorded_cases(file: &str) -> Vec<Value> {
+        let path = format!("{}/../tests/oracle/{file}.json", env!("CARGO_MANIFEST_DIR"));
+        let recorded = std::fs::read_to_string(path).expect("the recording is there");
+        cases(serde_json::from_str(&recorded).expect("the recording is JSON")).expect("cases")
+    }
+
+    /// twos draws at random, so no sequence can be compared; but all cases together share as they did.
+    #[test]
+    fn chance_has_the_recorded_shares() {
+        let all = recorded_cases("sched/twos");
+        let short = all.iter().filter(|case| text(case, "name").contains("-short-"));
+        let mut shares: BTreeMap<String, [[f64; 5]; 2]> = BTreeMap::new();
+        for case in short {
+            let ours = play(case).expect("it can be played");
+            for (who, played) in [case, &ours].into_iter().enumerate() {
+                let chosen =
+                    text(played, "sequence").split(' ').filter_map(|word| word.parse::<usize>().ok());
+                let counts = shares.entry(case["weights"].to_string()).or_default();
+                chosen.for_each(|server| counts[who][server] += 1.0);
+            }
+        }
+        for (weights, [kernel, ours]) in shares {
+            // Four standard deviations of the difference of two draws.
+            let spread = 4.0 * (kernel.iter().sum::<f64>() / 2.0).sqrt();
+            let alike = kernel.iter().zip(&ours).all(|(a, b)| (a - b).abs() < spread);
+            assert!(alike, "{weights}: {kernel:?} {ours:?}");
+        }
+    }
+
+    #[test]
+    fn chance_is_the_same_again_and_another_in_another_case() {
+        let mut case = recorded_cases("sched/twos").swap_remove(0);
+        let sequence = |case: &Value| play(case).expect("it can be played")["sequence"].clone();
+        let first = sequence(&case);
+        assert_eq!(sequence(&case), first);
+        case["name"] = "another".into();
+        assert_ne!(sequence(&case), first);
+    }
 
     #[test]
     fn features() {
