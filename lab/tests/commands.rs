@@ -175,6 +175,8 @@ fn the_overview_is_for_people_and_for_programs() -> Result<()> {
         }
         // Colour is for terminals.
         ensure!(!status.contains('\x1b'), "{status}");
+        let on_terminal = run(director, "script -qec 'xlvs status' /dev/null </dev/null")?;
+        ensure!(on_terminal.contains('\x1b'), "{on_terminal}");
         ensure!(run(director, "xlvs connections")?.contains(&format!("-> {vip} -> ")));
         Ok(())
     })
