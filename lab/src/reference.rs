@@ -335,6 +335,15 @@ impl Site {
                 self.advance(at, packet.says, false);
                 return Fate::To(self.conns[at].server);
             }
+            if is_rescheduled {
+                // It counts until the new one is there.
+                let old = self.conns[at].number;
+                let fate = self.open(packet);
+                if let Some(at) = self.conns.iter().position(|conn| conn.number == old) {
+                    self.end(at);
+                }
+                return fate;
+            }
             self.end(at);
         }
         self.open(packet)

@@ -134,6 +134,26 @@ fn counts(listing: &str) -> Vec<Vec<&str>> {
     lines.map(|line| line.split_whitespace().skip(2).collect()).collect()
 }
 
+/// As recorded (`reuse3-lc-*`): who closed a connection and opens it again gets another server where the fewest connections count,
+/// though then the old one is gone.
+#[test]
+fn a_closed_connection_counts_until_its_successor_is_there() {
+    let tables = director::tables();
+    let mut director = Director::new(&tables);
+    run(&mut director, &format!("-A -t {VIP} -s lc"));
+    for server in ["10.1.0.11", "10.1.0.12"] {
+        run(&mut director, &format!("-a -t {VIP} -r {server} -g"));
+    }
+    let mut after = |packets: &[&str]| {
+        packets.iter().for_each(|packet| send(&director, packet, 1024));
+        run(&mut director, "-Ln")
+    };
+    let listing = after(&["in.S", "in.A", "in.R"]);
+    assert_eq!(counts(&listing), [["Route", "1", "0", "0"], ["Route", "1", "0", "1"]]);
+    let listing = after(&["in.S"]);
+    assert_eq!(counts(&listing), [["Route", "1", "1", "0"], ["Route", "1", "0", "0"]]);
+}
+
 /// The address of the service that a listing shows.
 fn service(listing: &str) -> &str {
     let line = listing.lines().find(|line| line.starts_with("TCP")).expect("a service");
