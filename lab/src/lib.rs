@@ -17,6 +17,7 @@
 //! # anyhow::Ok(())
 //! ```
 
+mod asked;
 pub mod client;
 pub mod demo;
 pub mod director;

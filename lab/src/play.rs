@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
+use crate::asked;
 use crate::director::Director;
 use crate::layout::Layout;
 use crate::topology::Lab;
@@ -37,7 +38,7 @@ pub fn play(
     xlvs_bin: &Path,
     out: &mut dyn Write,
 ) -> Result<usize> {
-    let mut cases = read_cases(file)?;
+    let mut cases = cases(read(file)?).with_context(|| format!("{}", file.display()))?;
     cases.retain(|case| wanted(text(case, "name")));
     if cases.is_empty() {
         return Ok(0);
@@ -69,14 +70,21 @@ pub fn read(file: &Path) -> Result<Value> {
     serde_json::from_str(&bytes).with_context(|| format!("{} is no JSON", file.display()))
 }
 
-/// One case, or an object with a list of them.
-fn read_cases(file: &Path) -> Result<Vec<Value>> {
-    let mut value = read(file)?;
-    match value.get_mut("cases").map(Value::take) {
-        Some(Value::Array(cases)) => Ok(cases),
-        Some(_) => anyhow::bail!("{}: `cases` is no list", file.display()),
-        None => Ok(vec![value]),
-    }
+/// The cases of a file: one, a list of them, or an object with a list; recorded ones, or such as one asks a kernel.
+///
+/// # Errors
+/// What should be a list is none.
+pub fn cases(mut file: Value) -> Result<Vec<Value>> {
+    let mut cases = match file.get_mut("cases").map(Value::take) {
+        Some(Value::Array(cases)) => cases,
+        Some(_) => anyhow::bail!("`cases` is no list"),
+        None => match file {
+            Value::Array(cases) => cases,
+            case => vec![case],
+        },
+    };
+    asked::recorded_form(&mut cases);
+    Ok(cases)
 }
 
 /// A director, and what earlier cases did with it.
@@ -213,7 +221,8 @@ fn listings(director: &Director, recorded: &Value, port: u16) -> Result<Value> {
     Ok(Value::Object(listings))
 }
 
-fn words_of(listing: &str) -> Option<&'static str> {
+/// The words that print a listing, by its name in a recorded case.
+pub fn words_of(listing: &str) -> Option<&'static str> {
     Some(match listing {
         "Ln" => "-Ln",
         "stats" => "-Ln --stats",
@@ -231,8 +240,9 @@ fn words_of(listing: &str) -> Option<&'static str> {
     })
 }
 
-/// Head lines, the case's own connections, and templates, whose client port is 0.
-fn connections_of(listing: &str, port: u16) -> String {
+/// Of a listing of connections what the recorder kept: head lines, those of the case's port, and templates, whose client port
+/// is 0.
+pub fn connections_of(listing: &str, port: u16) -> String {
     let own = |line: &&str| {
         let mut words = line.split_whitespace().skip(1);
         let is_entry = words.next().is_some_and(|left| left.starts_with(|c: char| c.is_ascii_digit()));

@@ -242,14 +242,12 @@ impl Site {
         }
     }
 
-    /// Ends a connection before its time. Its template goes too if it controls nothing else and nobody ever got through.
+    /// Ends a connection before its time. Its template goes too if it controls nothing else.
     fn end_early(&mut self, number: u64) {
         let Some(at) = self.conns.iter().position(|conn| conn.number == number) else { return };
         let template = self.conns[at].template;
         self.end(at);
-        let orphan = |conn: &Conn| {
-            Some(conn.number) == template && conn.controls == Some(0) && conn.state != "ASSURED"
-        };
+        let orphan = |conn: &Conn| Some(conn.number) == template && conn.controls == Some(0);
         if let Some(at) = self.conns.iter().position(orphan) {
             self.end(at);
         }
@@ -336,6 +334,15 @@ impl Site {
                 }
                 self.advance(at, packet.says, false);
                 return Fate::To(self.conns[at].server);
+            }
+            if is_rescheduled {
+                // It counts until the new one is there.
+                let old = self.conns[at].number;
+                let fate = self.open(packet);
+                if let Some(at) = self.conns.iter().position(|conn| conn.number == old) {
+                    self.end(at);
+                }
+                return fate;
             }
             self.end(at);
         }

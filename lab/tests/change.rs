@@ -10,6 +10,7 @@ use common::{
     with_director,
 };
 use xlvs_lab::{Director, HttpServer, Lab, Layout, NameServer};
+use xlvs_model::spec::Scheduler;
 
 const ASK: u16 = 7000;
 const HTTP: u16 = 80;
@@ -27,6 +28,31 @@ fn a_server_comes_and_goes_under_load_by_dr() -> Result<()> {
 #[test]
 fn a_server_comes_and_goes_under_load_by_tun() -> Result<()> {
     comes_and_goes(Method::Tun)
+}
+
+/// Every scheduler takes the service over from another, and weights change, while connections come and go.
+#[test]
+fn schedulers_and_weights_change_under_load() -> Result<()> {
+    with_director(Layout::TwoNetwork, 3, |lab, director| {
+        let _names = NameServer::on_all(lab, ASK)?;
+        let vip = SocketAddr::new(lab.vip(0).into(), ASK);
+        // So large that even ovf has room for all.
+        let servers = [(0, Method::Nat, 500), (1, Method::Dr, 500), (2, Method::Tun, 500)];
+        serve(lab, director, ("-t", vip), "rr", &servers)?;
+        let mut held = hold(lab, vip, 20)?;
+        under_load(lab, vip, || {
+            for (round, scheduler) in Scheduler::ALL.into_iter().enumerate() {
+                director.must(&format!("-E -t {vip} -s {}", scheduler.name()))?;
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                let (weight, address) = (300 + 10 * round, lab.servers[0].address);
+                director.must(&format!("-e -t {vip} -r {address}:{ASK} -m -w {weight}"))?;
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                ensure!(director.must("-Ln")?.contains(&format!("TCP  {vip} {}\n", scheduler.name())));
+            }
+            Ok(())
+        })?;
+        still_there(&mut held)
+    })
 }
 
 #[test]

@@ -171,8 +171,15 @@ fn the_overview_is_for_people_and_for_programs() -> Result<()> {
         let status = json("xlvs status --json")?;
         ensure!(status["connections"]["inactive"] == 1 && status["services"]["used"] == 1, "{status:#}");
         ensure!(status["forwarded"].as_u64().is_some_and(|packets| packets >= 8), "{status:#}");
+        ensure!(status["timeouts"]["udp"] == 300, "{status:#}");
         ensure!(json("xlvs services --json")?[0]["servers"][0]["inactive"] == 1);
         ensure!(json("xlvs connections --json")?[0]["virt"] == vip.to_string());
+        run(director, "xlvs tune drop_entry=2; xlvs mark add 7 --port 80")?;
+        let tunables = json("xlvs tune --json")?;
+        let tunable = tunables.as_array().and_then(|all| all.iter().find(|one| one["name"] == "drop_entry"));
+        ensure!(tunable.is_some_and(|one| one["value"] == 2 && one["default"] == 0), "{tunables:#}");
+        ensure!(json("xlvs tune --json amemthresh")?[0]["value"] == 1024);
+        ensure!(json("xlvs mark list --json")?[0]["mark"] == 7);
         let status = run(director, "xlvs status")?;
         for words in
             ["l0 native, l1 native", &format!("TCP {vip}  rr: 1 of 1 servers in use, 0 active, 1 inactive")]
@@ -181,6 +188,8 @@ fn the_overview_is_for_people_and_for_programs() -> Result<()> {
         }
         // Colour is for terminals.
         ensure!(!status.contains('\x1b'), "{status}");
+        let on_terminal = run(director, "script -qec 'xlvs status' /dev/null </dev/null")?;
+        ensure!(on_terminal.contains('\x1b'), "{on_terminal}");
         ensure!(run(director, "xlvs connections")?.contains(&format!("-> {vip} -> ")));
         Ok(())
     })

@@ -105,6 +105,38 @@ fn what_is_not_forwarded_is_told_with_its_reason() -> Result<()> {
     })
 }
 
+#[test]
+fn persistence_and_full_servers_are_told() -> Result<()> {
+    with_director(Layout::TwoNetwork, 2, |lab, director| {
+        let _names = NameServer::on_all(lab, ASK)?;
+        let [sticky, full] = [0, 1].map(|number| SocketAddr::new(lab.vip(number).into(), ASK));
+        for (vip, service, server) in [(sticky, "-p 60", ""), (full, "", "-x 1")] {
+            director.must(&format!("-A -t {vip} -s rr {service}"))?;
+            for real in &lab.servers {
+                director.must(format!("-a -t {vip} -r {}:{ASK} -m {server}", real.address).trim_end())?;
+            }
+        }
+        let from = |port| SocketAddr::new(lab.layout().client(1).into(), port);
+
+        let mut streams = vec![lab.client().connect(from(40_000), sticky)?];
+        let who = ask_again(&mut streams[0])?;
+        let server = lab.servers.iter().find(|server| server.name == who).context("a server answered")?;
+        let told = explain_unnoticed(director, &sticky.to_string(), from(40_001))?;
+        ensure!(told["connection"].is_null() && told["scheduling"].is_null(), "{told:#}");
+        ensure!(told["server"]["addr"] == server.address.to_string(), "{told:#}");
+
+        for port in 40_000..40_002 {
+            streams.push(lab.client().connect(from(port), full)?);
+        }
+        let told = explain_unnoticed(director, &full.to_string(), from(40_002))?;
+        ensure!(told["fate"] == "answer" && told["server"].is_null(), "{told:#}");
+        let candidates = told["scheduling"]["candidates"].as_array().context("candidates")?;
+        let is_full = |one: &Value| one["unusable"].as_str().is_some_and(|why| why.contains("threshold"));
+        ensure!(candidates.len() == 2 && candidates.iter().all(is_full), "{told:#}");
+        Ok(())
+    })
+}
+
 /// What `xlvs explain` says, having seen that nothing is otherwise afterwards. A late packet of an earlier connection may
 /// come in between, once; what the explanation itself changed would be changed each time.
 fn explain_unnoticed(director: &Director, service: &str, from: SocketAddr) -> Result<Value> {

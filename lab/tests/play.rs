@@ -1,5 +1,6 @@
 //! Recorded cases of kernel IPVS, played with real sockets through the director: the same servers, the same listings.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,8 +13,8 @@ use xlvs_lab::play::play;
 const OF_EACH: [&str; 5] =
     ["-123-held-1client", "-123-short-3clients-dr", "-123-udp", "-123-reweight", "-111-delete"];
 
-/// Seconds left that may differ: the recorder's pace was not ours. Its kernel refused each client a few times at once and
-/// then once a second (`icmp_ratelimit`), which took up to twenty seconds.
+/// Seconds left that may differ: the recorder's pace was not ours. Where clients were refused, its clients tried most of the
+/// times again a second later, which took up to twenty seconds.
 const PACE_S: (i64, i64) = (5, 20);
 
 #[test]
@@ -24,6 +25,26 @@ fn schedulers_that_take_turns_or_count_connections() -> Result<()> {
 #[test]
 fn schedulers_that_hash_or_fill_up() -> Result<()> {
     schedulers_choose_as_recorded(&["lblc", "lblcr", "dh", "sh", "fo", "ovf", "mh"])
+}
+
+/// Of each scheduler two cases that were made up at random, and one in which datagrams follow a refusal. Templates would
+/// show in the listings of the cases after, so persistence is left to the recorded cases.
+#[test]
+fn cases_made_up_at_random() -> Result<()> {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let mut chosen = cases("more.json")?;
+    let all_lines =
+        |case: &Value| list(case, "setup").iter().chain(list(case, "steps")).cloned().collect::<Vec<_>>();
+    chosen.retain(|case| {
+        let is_wanted = !all_lines(case).iter().any(|line| {
+            line["op"] == "sleep" || [" -p", "twos"].iter().any(|words| text(line, "cmd").contains(words))
+        });
+        let of_scheduler = seen.entry(text(case, "scheduler").to_owned()).or_default();
+        *of_scheduler += usize::from(is_wanted);
+        is_wanted && (*of_scheduler <= 2 || case["name"] == "r1-44-lc")
+    });
+    ensure!(chosen.len() >= 26, "only {} cases", chosen.len());
+    plays_as_recorded(&chosen)
 }
 
 #[test]
@@ -165,12 +186,19 @@ fn compare(case: &Value, ours: &Value) -> Result<()> {
             if matches!(name.as_str(), "op" | "stats" | "rate" | "stats_exact" | "rate_exact") {
                 continue;
             }
-            let (theirs, ours) = (lines(name, theirs), lines(name, &ours[name]));
+            let (mut theirs, ours) = (lines(name, theirs), lines(name, &ours[name]));
+            theirs.retain(|line| !is_template(&line.0));
             let same = theirs.len() == ours.len() && theirs.iter().zip(&ours).all(|(a, b)| alike(a, b, pace));
             ensure!(same, "{name}\n{theirs:#?}\n  ours\n{ours:#?}");
         }
     }
     Ok(())
+}
+
+/// Is it a template's line, without its time? No case that is compared here has any; the recording kernel had those of cases
+/// before.
+fn is_template(line: &str) -> bool {
+    line.split_whitespace().nth(2).is_some_and(|client| client.ends_with(":0"))
 }
 
 fn alike(a: &(String, i64), b: &(String, i64), seconds: i64) -> bool {

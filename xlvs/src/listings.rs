@@ -7,6 +7,7 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 use xlvs_ipvsadm::Backend;
+use xlvs_model::Timeouts;
 use xlvs_model::spec::Protocol;
 use xlvs_model::view::{ConnView, ServerView, ServiceView};
 
@@ -40,6 +41,7 @@ pub struct Options {
 struct Status {
     #[serde(flatten)]
     overview: Overview,
+    timeouts: Timeouts,
     service_list: Vec<ServiceView>,
 }
 
@@ -51,9 +53,10 @@ pub fn status(options: &Options) -> anyhow::Result<ExitCode> {
         other => bail!("the director answered {other:?}; is it another version?"),
     };
     let services = client.services(None)?;
+    let timeouts = client.timeouts()?;
     print(|out| {
         if options.json {
-            return json(out, &Status { overview, service_list: services });
+            return json(out, &Status { overview, timeouts, service_list: services });
         }
         write_overview(out, &overview, &services, Paint::of_stdout())
     })

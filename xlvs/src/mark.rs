@@ -1,6 +1,6 @@
 //! `xlvs mark`: which packets carry which mark. Netfilter's marks are set after XDP, so the director has rules of its own.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use xlvs_model::iptables::{self, Imported, Reading};
 use xlvs_model::{Change, Family, MarkRule};
 
 use crate::client::Client;
+use crate::listings::{json, print};
 use crate::paths::Paths;
 use crate::protocol::{Answer, Request};
 
@@ -30,7 +31,11 @@ enum Action {
     /// Delete a rule, said as it was added.
     Delete(Rule),
     /// Show the rules, as they are added.
-    List,
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Add the rules that mark packets in a file of `iptables-save`: all of them, or none if one cannot be taken.
     Import(Import),
 }
@@ -73,11 +78,11 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     match &options.action {
         Action::Add(rule) => apply(&options.paths, vec![Change::AddMark(rule.read()?)]),
         Action::Delete(rule) => apply(&options.paths, vec![Change::DeleteMark(rule.read()?)]),
-        Action::List => list(&options.paths),
+        Action::List { json } => list(&options.paths, *json),
         Action::Import(import) => {
             let rules = import.read()?;
             if import.plan {
-                return show(&rules);
+                return show(&rules, false);
             }
             apply(&options.paths, rules.into_iter().map(Change::AddMark).collect())
         }
@@ -92,19 +97,20 @@ fn apply(paths: &Paths, changes: Vec<Change>) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn list(paths: &Paths) -> anyhow::Result<ExitCode> {
+fn list(paths: &Paths, as_json: bool) -> anyhow::Result<ExitCode> {
     match Client::connected(paths)?.ask(&Request::Model)? {
-        Answer::Model(model) => show(model.marks()),
+        Answer::Model(model) => show(model.marks(), as_json),
         _ => bail!("the director gave an answer to another question; is it another version?"),
     }
 }
 
-fn show(rules: &[MarkRule]) -> anyhow::Result<ExitCode> {
-    let mut out = io::stdout().lock();
-    for rule in rules {
-        writeln!(out, "{rule}")?;
-    }
-    Ok(ExitCode::SUCCESS)
+fn show(rules: &[MarkRule], as_json: bool) -> anyhow::Result<ExitCode> {
+    print(|out| {
+        if as_json {
+            return json(out, &rules);
+        }
+        rules.iter().try_for_each(|rule| writeln!(out, "{rule}"))
+    })
 }
 
 impl Import {

@@ -1,13 +1,14 @@
 //! `xlvs tune`: LVS's tunables, which the kernel has as `net.ipv4.vs.*`.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
+use serde::Serialize;
 use xlvs_model::{Change, Tunable, Tunables};
 
 use crate::client::Client;
+use crate::listings::{json, print};
 use crate::paths::Paths;
 use crate::protocol::{Answer, Request};
 
@@ -17,6 +18,9 @@ pub struct Options {
     /// A tunable to show, or NAME=VALUE to set one. Without any: all of them. `net.ipv4.vs.` may stand before the name.
     #[arg(value_name = "NAME[=VALUE]")]
     settings: Vec<String>,
+    /// As JSON, with what is allowed and what it means.
+    #[arg(long)]
+    json: bool,
     /// The director's places.
     #[command(flatten)]
     paths: Paths,
@@ -50,15 +54,53 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let Answer::Model(model) = client.ask(&Request::Model)? else {
         bail!("the director gave an answer to another question; is it another version?");
     };
-    let mut out = io::stdout().lock();
-    if settings.is_empty() {
-        out.write_all(table(model.tunables()).as_bytes())?;
+    let asked: Vec<Tunable> = settings.into_iter().map(Setting::tunable).collect();
+    let tunables = model.tunables();
+    print(|out| {
+        if options.json {
+            let all = || Tunable::all().collect();
+            let wanted: Vec<Tunable> = if asked.is_empty() { all() } else { asked };
+            return json(
+                out,
+                &wanted.into_iter().map(|tunable| Shown::of(tunables, tunable)).collect::<Vec<_>>(),
+            );
+        }
+        if asked.is_empty() {
+            out.write_all(table(tunables).as_bytes())?;
+        }
+        asked.iter().try_for_each(|tunable| writeln!(out, "{} = {}", tunable.name(), tunables.get(*tunable)))
+    })
+}
+
+impl Setting {
+    fn tunable(self) -> Tunable {
+        let (Self::Show(tunable) | Self::Set(tunable, _)) = self;
+        tunable
     }
-    for setting in settings {
-        let (Setting::Show(tunable) | Setting::Set(tunable, _)) = setting;
-        writeln!(out, "{} = {}", tunable.name(), model.tunables().get(tunable))?;
+}
+
+/// A tunable for programs.
+#[derive(Serialize)]
+struct Shown {
+    name: &'static str,
+    value: u32,
+    default: u32,
+    meaning: &'static str,
+    /// Why it cannot be set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fixed: Option<&'static str>,
+}
+
+impl Shown {
+    fn of(tunables: &Tunables, tunable: Tunable) -> Self {
+        Self {
+            name: tunable.name(),
+            value: tunables.get(tunable),
+            default: tunable.default_value(),
+            meaning: tunable.meaning(),
+            fixed: tunable.fixed(),
+        }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn read(text: &str) -> anyhow::Result<Setting> {

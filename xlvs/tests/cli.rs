@@ -88,6 +88,41 @@ fn a_file_may_hold_one_case() {
     assert_eq!(lines[0]["after"]["Ln"], case["after"]["Ln"]);
 }
 
+/// What one asks a kernel may be asked here: `ops` in place of `steps`.
+#[test]
+fn a_question_is_answered_as_it_was_recorded() {
+    let case = case("wrr-123-reweight");
+    let op = |step: &Value| {
+        let client = step["client"].as_str().and_then(|addr| addr.rsplit('.').next()?.parse::<u64>().ok());
+        match step["op"].as_str() {
+            Some("open") => json!(["open", client]),
+            Some("adm") => json!(["adm", "-e {svc} -r {r1} -m -w 4"]),
+            _ => json!(["snap", "Ln"]),
+        }
+    };
+    let ops: Vec<Value> = case["steps"].as_array().expect("steps").iter().map(op).collect();
+    let asked = json!([{
+        "name": "asked", "scheduler": "wrr", "weights": [1, 2, 3], "vport": case["vport"], "listings": ["Ln", "save"],
+        "ops": ops,
+    }]);
+    let output = xlvs(&["simulate", Temporary::holding("asked", &asked).path()]);
+    let line = &lines(&output)[0];
+    assert_eq!(line["sequence"], case["sequence"], "{line}");
+    assert_eq!(line["after"]["Ln"], case["after"]["Ln"]);
+    assert_eq!(line["snaps"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn of_a_shell_only_the_directors_commands_are_simulated() {
+    let mut case = case("rr-none");
+    case["steps"] = json!([{ "op": "sh", "cmd": "sysctl -w net.ipv4.vs.sloppy_tcp=1" }, { "op": "sh", "cmd": "ipvsadm -C" }]);
+    let output = xlvs(&["simulate", Temporary::holding("shell", &case).path()]);
+    assert_eq!(lines(&output)[0]["after"]["save"], "", "{}", text(&output.stdout));
+    case["steps"] = json!([{ "op": "sh", "cmd": "ip link" }]);
+    let output = xlvs(&["simulate", Temporary::holding("shell", &case).path()]);
+    assert!(text(&output.stdout).contains("cannot be simulated"), "{}", text(&output.stdout));
+}
+
 #[test]
 fn a_case_that_cannot_be_played_has_its_line_and_the_others_theirs() {
     let good = case("rr-123-held-1client");
@@ -112,6 +147,44 @@ fn a_command_that_went_well_for_the_kernel_must_go_well() {
     let why = lines(&output)[0]["error"].as_str().unwrap_or_default().to_owned();
     assert_eq!(output.status.code(), Some(1));
     assert!(why.contains("none-such: Scheduler or persistence engine not found"), "{why}");
+}
+
+#[test]
+fn a_person_is_shown_what_a_scheduler_does() {
+    let words = "simulate --servers A=3,B=2,C=1 --scheduler wrr --connections 24".split(' ');
+    let text = succeeds(&words.collect::<Vec<_>>());
+    let sequence: Vec<&str> = text.lines().next().expect("the sequence").split(' ').collect();
+    assert_eq!(sequence.len(), 24);
+    for (server, times) in [("A", 12), ("B", 8), ("C", 4)] {
+        assert_eq!(sequence.iter().filter(|who| **who == server).count(), times, "{text}");
+    }
+    assert!(text.ends_with("Largest deviation from the weights: 0.0 points (-)\n"), "{text}");
+}
+
+#[test]
+fn a_scheduler_that_is_not_there_and_servers_that_make_no_sense_are_refused() {
+    for (words, why) in [
+        (&["--servers", "A", "--scheduler", "none-such"][..], "Scheduler or persistence engine not found"),
+        (&["--servers", "A=-1"], "\"A=-1\" has no weight from 0 to 2147483647"),
+        (&["--servers", "=1"], "a server has no name"),
+        (&[], "required"),
+    ] {
+        let output = xlvs(&[&["simulate"], words].concat());
+        assert!(!output.status.success() && output.stdout.is_empty(), "{words:?}");
+        assert!(text(&output.stderr).contains(why), "{words:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn ipvsadm_is_a_word_of_ours_and_a_name_of_ours() {
+    let ours = xlvs(&["ipvsadm", "--version"]);
+    let link = std::env::temp_dir().join(format!("xlvs-cli-{}", std::process::id())).join("ipvsadm");
+    std::fs::create_dir_all(link.parent().expect("a directory")).expect("a directory for the test");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_xlvs"), &link).expect("a link");
+    let linked = Command::new(&link).arg("--version").output().expect("the link leads to the binary");
+    std::fs::remove_dir_all(link.parent().expect("a directory")).expect("the test's own directory");
+    assert!(text(&ours.stdout).starts_with("ipvsadm v1.31"), "{}", text(&ours.stdout));
+    assert_eq!((ours.status.code(), &ours.stdout), (linked.status.code(), &linked.stdout));
 }
 
 #[test]

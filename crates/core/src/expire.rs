@@ -62,13 +62,18 @@ pub fn release_template<F: Family<K>, E: Env, const K: usize>(env: &E, link: Lin
 #[inline(always)]
 pub fn end<F: Family<K>, E: Env, const K: usize>(env: &E, config: &Config, found: &Found<'_, K>) -> bool {
     if found.word.template() && Link(found.body.link.load()).controlled() != 0 {
-        let over = found.word.last_seen().count().wrapping_add(config.timeout(found.word.class()));
-        let rearmed = found.word.with_class(class::REARMED).seen_at(Tick::new(over));
         // If it fails, the template was used meanwhile: nothing is over.
-        let _used = found.cell.swap_if(found.word.0, rearmed.0);
+        let _used = found.cell.swap_if(found.word.0, rearmed(config, found.word).0);
         return false;
     }
     remove::<F, E, K>(env, config, found)
+}
+
+/// The word of a template whose time was over while it controlled connections: from then on it has 60 s.
+#[inline(always)]
+pub fn rearmed(config: &Config, word: Word) -> Word {
+    let over = word.last_seen().count().wrapping_add(config.timeout(word.class()));
+    word.with_class(class::REARMED).seen_at(Tick::new(over))
 }
 
 /// Removes a connection before its time, if its word still says what it said when that was decided. Its template goes too

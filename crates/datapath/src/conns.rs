@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use xlvs_core::conn::Memory;
-use xlvs_core::conn::entry::Entry;
+use xlvs_core::conn::entry::{Entry, Link};
 use xlvs_core::conn::table::{SlotId, at, is_expired};
 use xlvs_core::conn::word::{Tick, Word};
+use xlvs_core::expire::rearmed;
 use xlvs_core::family::{self, Ends, Family};
 use xlvs_core::sctp::state::SctpState;
 use xlvs_core::server::{self, Server};
@@ -24,7 +25,8 @@ const VOID_PORT: [u8; 2] = [0xff, 0xff];
 /// Milliseconds in a tick.
 const TICK_MS: u64 = 1000 / Tick::PER_SECOND as u64;
 
-/// Shows every entry in these slots ([`Tables::slots`]) that has not expired.
+/// Shows every entry in these slots ([`Tables::slots`]) that has not expired. A template that controls connections has not,
+/// whether or not the sweep has seen it yet.
 pub fn each_in(tables: &Tables, now: Tick, slots: Range<u32>, mut show: impl FnMut(ConnView)) {
     for slot in slots {
         let view = match tables.family_of(slot) {
@@ -60,7 +62,15 @@ where
         to_port: ends.to_port,
         protocol: ends.protocol,
     };
-    if found.is_there() { view(tables, now, found.word, &ends, entry) } else { None }
+    if !found.is_there() {
+        return None;
+    }
+    let (mut word, config) = (found.word, tables.config());
+    let controls = word.template() && Link(found.body.link.load()).controlled() != 0;
+    while controls && is_expired(word, now, config.timeout(word.class())) {
+        word = rearmed(config, word);
+    }
+    view(tables, now, word, &ends, entry)
 }
 
 /// An entry as listings show it, unless it has expired.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use xlvs_core::conn::entry::{Entry, Link};
-use xlvs_core::conn::table::{Found, LANES, at};
+use xlvs_core::conn::table::{Found, LANES, SlotId, at};
 use xlvs_core::conn::word::{Tick, Word};
 use xlvs_core::family::{self, Family, slot_in};
 use xlvs_core::pressure::{DropEntry, LOOKED_AT, Suspect};
@@ -57,19 +57,36 @@ fn suspect(tables: &Tables, found: &Live) -> Suspect {
     }
 }
 
-/// Removes what belongs to servers that were removed (`expire_nodest_conn`) from these slots. A template that controls
-/// connections follows them at the next look.
+/// Removes what belongs to servers that were removed (`expire_nodest_conn`) from these slots, and the templates, wherever
+/// they are, that controlled nothing else: assured ones too, unlike [`drop_entries`].
 pub fn drop_of_removed_servers(tables: &Tables, slots: Range<u32>, evictor: &impl Evictor) -> usize {
     let mut eviction = Eviction::new(evictor);
+    let mut orphans = Vec::new();
     for slot in slots {
         eviction.look_at(tables, slot, |found| {
-            let server = tables.servers.get(found.entry.server() as usize);
-            let is_gone = server.is_some_and(|server| server.flags() & server_flag::AVAILABLE == 0);
-            let is_needed = found.word.template() && found.link.controlled() != 0;
-            is_gone && !is_needed
+            let must_go = is_of_removed_server(tables, found);
+            if must_go && let Some(template) = found.link.template().filter(|_| !found.word.template()) {
+                let (is_v6, _) = tables.family_of(slot);
+                orphans.push(tables.slot_of(is_v6, SlotId(template)));
+            }
+            must_go
         });
     }
+    eviction.flush();
+    orphans.sort_unstable();
+    orphans.dedup();
+    for slot in orphans {
+        eviction.look_at(tables, slot, |found| found.word.template() && is_of_removed_server(tables, found));
+    }
     eviction.finish()
+}
+
+/// Is its server gone, and nothing left that it controls?
+fn is_of_removed_server(tables: &Tables, found: &Live) -> bool {
+    let server = tables.servers.get(found.entry.server() as usize);
+    let is_gone = server.is_some_and(|server| server.flags() & server_flag::AVAILABLE == 0);
+    let is_needed = found.word.template() && found.link.controlled() != 0;
+    is_gone && !is_needed
 }
 
 /// An entry of either family.

@@ -222,6 +222,11 @@ impl Tables {
         if slot < v4 { (false, SlotId(slot)) } else { (true, SlotId(slot - v4)) }
     }
 
+    /// The number of a slot of one family: what [`Self::family_of`] takes apart.
+    pub fn slot_of(&self, is_v6: bool, slot: SlotId) -> u32 {
+        if is_v6 { slot.0 + (self.conns_v4.len() * LANES) as u32 } else { slot.0 }
+    }
+
     /// The configuration record.
     pub fn config(&self) -> &Config {
         &self.config[0]

@@ -2,8 +2,12 @@
 
 mod pool;
 
+use std::collections::BTreeSet;
+
 use pool::{Pool, letter};
-use xlvs_core::sched::Scheduler;
+use xlvs_core::cell::Cell32;
+use xlvs_core::sched::choices::{self, Choices, Listed, NOBODY};
+use xlvs_core::sched::{self, Scheduler};
 use xlvs_core::service::flag;
 
 /// The servers of so many long connections.
@@ -195,6 +199,27 @@ fn mh_shares_slots_by_weight() {
         pool.add([10, 0, 0, i], 80, weight);
     }
     assert_eq!(slots(&pool, 3), [2046, 682, 1365]);
+}
+
+#[test]
+fn mh_with_more_servers_than_slots_gives_the_newest_a_slot_each() {
+    const SLOTS: u32 = 4093;
+    let servers = SLOTS + 107;
+    let listed = |id| Listed {
+        id,
+        order: servers - id,
+        weight: 1,
+        last_weight: 1,
+        address: 0x0a01_0000 + id,
+        port: 80,
+    };
+    let listed: Vec<Listed> = (0..servers).map(listed).collect();
+    let line = |_| Choices(std::array::from_fn(|_| Cell32::new(NOBODY)));
+    let table: Vec<Choices> = (0..choices::lines(Scheduler::Mh, listed.len())).map(line).collect();
+    sched::fill(Scheduler::Mh, &listed, &table);
+    let numbers = table.iter().flat_map(|line| &line.0).take(SLOTS as usize);
+    let owners: BTreeSet<u32> = numbers.map(|number| number.load()).collect();
+    assert_eq!(owners, (0..SLOTS).collect(), "the list begins with the newest");
 }
 
 /// How many slots of mh's table each server has.

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use pool::Pool;
 use serde_json::Value;
 use xlvs_core::sched::Scheduler;
+use xlvs_core::sched::choices::Listed;
 use xlvs_core::service::flag;
 
 fn cases(file: &str) -> Vec<Value> {
@@ -24,6 +25,9 @@ struct Play {
     pool: Pool,
     udp: bool,
     one_packet: bool,
+    scheduler: Scheduler,
+    /// Does the kernel have the rule of before mid-2026?
+    old: bool,
     /// By number of the connection: its server and whether it is open, and by whom it was made.
     connections: Vec<Connection>,
     sequence: Vec<String>,
@@ -38,11 +42,17 @@ struct Connection {
 
 impl Play {
     fn new(case: &Value) -> Self {
+        Self::with_rule(case, false)
+    }
+
+    fn with_rule(case: &Value, old: bool) -> Self {
         let udp = case["proto"] == "udp";
         let mut play = Self {
             pool: Pool::new(Scheduler::Wlc),
             udp,
             one_packet: false,
+            scheduler: Scheduler::Wlc,
+            old,
             connections: Vec::new(),
             sequence: Vec::new(),
         };
@@ -75,7 +85,8 @@ impl Play {
     }
 
     fn service(&mut self, scheduler: Option<&str>, flags: Option<&str>) {
-        self.pool.set_scheduler(Scheduler::from_name(scheduler.unwrap_or("wlc")).unwrap());
+        self.scheduler = Scheduler::from_name(scheduler.unwrap_or("wlc")).unwrap();
+        self.pool.set_scheduler(self.scheduler);
         let flag_of = |name: &str| match name {
             "sh-fallback" | "mh-fallback" => flag::FALLBACK,
             "sh-port" | "mh-port" => flag::PORT,
@@ -109,6 +120,9 @@ impl Play {
     }
 
     fn ask(&self, step: &Value) -> Option<u32> {
+        if self.old && matches!(self.scheduler, Scheduler::Wlc | Scheduler::Lc) {
+            return least_by_the_old_rule(&self.pool, self.scheduler == Scheduler::Wlc);
+        }
         let addr = |name: &str| address(step[name].as_str().unwrap());
         self.pool.pick_for(addr("client"), step["sport"].as_u64().unwrap() as u16, addr("vip"))
     }
@@ -183,6 +197,38 @@ recorded!(rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh);
 #[test]
 fn hashes() {
     compare("hash", |name| name.starts_with("lblc") && name.contains("fwmark"));
+}
+
+/// The server with the smallest load, weighted or not, as kernels of before mid-2026 count it: 256 × active + inactive
+/// connections, where the newer ones count 256 × active + all.
+fn least_by_the_old_rule(pool: &Pool, weighted: bool) -> Option<u32> {
+    let weight = |listed: &Listed| if weighted { listed.weight } else { 1 };
+    let load = |listed: &Listed| 255 * pool.active(listed.id) + pool.total(listed.id);
+    let usable = pool.listed().into_iter().filter(|listed| listed.weight != 0);
+    let least = usable.reduce(|best, next| {
+        let is_lighter = load(&next) * weight(&best) < load(&best) * weight(&next);
+        if is_lighter { next } else { best }
+    });
+    least.map(|listed| listed.id)
+}
+
+/// Recorded cases in which the older kernels would choose otherwise.
+const OLDER_KERNELS_DIFFER: [&str; 0] = [];
+
+#[test]
+fn where_older_kernels_choose_otherwise() {
+    // One active connection weighs as much as 256 inactive ones, and the newer server wins; or a little more.
+    let pool = Pool::with_weights(Scheduler::Wlc, &[1, 1]);
+    pool.set_load(0, 0, 256);
+    pool.set_load(1, 1, 1);
+    assert_eq!((least_by_the_old_rule(&pool, true), pool.pick()), (Some(1), Some(0)));
+    let mut differing = Vec::new();
+    for case in ["lc", "wlc"].into_iter().flat_map(cases) {
+        if case["sequence"] != Play::with_rule(&case, true).sequence.join(" ") {
+            differing.push(case["name"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(differing, OLDER_KERNELS_DIFFER);
 }
 
 /// The kernel draws at random as we do: compared are the shares, over all cases with the same weights.

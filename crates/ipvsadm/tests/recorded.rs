@@ -2,11 +2,12 @@
 
 mod common;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 
-use common::{Director, Names, ipvsadm};
+use common::{Director, Names, call, ipvsadm};
 use serde::Deserialize;
-use xlvs_ipvsadm::{Resolver, Unreachable};
+use xlvs_ipvsadm::{Applet, Resolver, Unreachable};
 use xlvs_model::spec::Protocol;
 use xlvs_model::view::{ConnView, ServiceView};
 
@@ -97,6 +98,66 @@ fn right_odd_and_wrong_invocations() {
             assert_eq!(without(&after, &before), recorded.added, "{}", recorded.cmd);
         }
     }
+}
+
+/// An invocation made up at random. What it changed is listed if it changed something.
+#[derive(Deserialize)]
+struct MadeUp {
+    argv: Vec<String>,
+    /// What `-R` reads.
+    #[serde(default)]
+    stdin: String,
+    rc: i32,
+    out: String,
+    err: String,
+    #[serde(flatten)]
+    left: Option<Left>,
+}
+
+#[derive(Deserialize, Debug, PartialEq, Eq)]
+struct Left {
+    saved: String,
+    timeout: String,
+    thresholds: String,
+    daemon: String,
+}
+
+impl Left {
+    fn by(director: &mut Director) -> Self {
+        let mut listed = |line| ipvsadm(director, line, "").out;
+        Self {
+            saved: listed("-Sn"),
+            timeout: listed("-L --timeout"),
+            thresholds: listed("-Ln --thresholds"),
+            daemon: listed("-L --daemon"),
+        }
+    }
+}
+
+/// How we differ from what was recorded.
+fn difference(recorded: &MadeUp) -> Option<String> {
+    let mut director = preset();
+    let before = Left::by(&mut director);
+    let words = recorded.argv.iter().map(OsString::from).collect();
+    let done = call(Applet::Ipvsadm, &mut director, words, recorded.stdin.as_bytes());
+    let said = (done.rc, done.out.as_str(), done.err.as_str());
+    let theirs = (recorded.rc, recorded.out.as_str(), recorded.err.as_str());
+    let (left, their_left) = (Left::by(&mut director), recorded.left.as_ref().unwrap_or(&before));
+    let differs = said != theirs || left != *their_left;
+    differs.then(|| {
+        let MadeUp { argv, stdin, .. } = recorded;
+        format!("{argv:?} {stdin:?}\n  original {theirs:?} {their_left:?}\n  ours     {said:?} {left:?}")
+    })
+}
+
+#[test]
+fn invocations_made_up_at_random() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/oracle/invocations.json");
+    let text = std::fs::read_to_string(path).expect("the recording");
+    let recorded: Vec<MadeUp> = serde_json::from_str(&text).expect("a list of invocations");
+    assert!(recorded.len() >= 500, "{} invocations", recorded.len());
+    let wrong: Vec<_> = recorded.iter().filter_map(difference).collect();
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), recorded.len(), wrong.join("\n"));
 }
 
 /// A listing's services, each with its servers; the director's own order of services is that of a hash table, which

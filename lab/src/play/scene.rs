@@ -107,11 +107,12 @@ impl<'a> Scene<'a> {
         let Some(Some(Connection::Udp { client })) = self.connections.get(index) else {
             return Ok(NOBODY.to_owned());
         };
-        // What an earlier datagram met with (such as a refusal) is told to the next call: ours does not care.
         if client.send(b"hi").is_err() {
             return Ok(NOBODY.to_owned());
         }
         let Some(On { server, socket }) = ready(listeners, Some(client), DATAGRAM_PATIENCE)? else {
+            // Else the next datagram would be told of this one's refusal, and not be sent.
+            client.take_error()?;
             return Ok(NOBODY.to_owned());
         };
         if let Some((asker, asked)) = receive(socket)? {

@@ -240,11 +240,15 @@ impl<'t> Director<'t> {
     pub fn pass(&mut self, ms: u64) {
         let end = self.ms + ms;
         while self.ms < end {
-            let second = self.ms / 1000;
-            self.ms = end.min((second + 1) * 1000);
+            let tick = self.ms / TICK_MS;
+            self.ms = end.min((tick + 1) * TICK_MS);
             self.env.set_now((self.ms / TICK_MS) as u32);
-            if self.ms / 1000 != second {
-                self.second_has_passed();
+            if self.ms / TICK_MS != tick {
+                // The kernel's timers go off by themselves, so what has expired is gone.
+                Sweeper::default().slice(self.env.tables(), self.env.now(), usize::MAX / 2, &self.env);
+                if self.ms.is_multiple_of(1000) {
+                    self.second_has_passed();
+                }
             }
         }
     }
@@ -255,7 +259,6 @@ impl<'t> Director<'t> {
             let random = || self.env.random();
             evict::drop_entries(self.env.tables(), &mut self.drop_entry, self.env.now(), random, &self.env);
         }
-        Sweeper::default().slice(self.env.tables(), self.env.now(), usize::MAX / 2, &self.env);
         if second.is_multiple_of(ESTIMATES_S) {
             self.engine.estimate();
         }

@@ -7,6 +7,8 @@ mod client;
 mod director;
 mod frames;
 mod player;
+#[cfg(test)]
+mod rates;
 mod stack;
 #[cfg(test)]
 mod states;
@@ -74,7 +76,7 @@ pub fn exit_code(failed: usize) -> ExitCode {
 /// not be played.
 fn play_file(file: &Path, packets: bool, only: Option<&Regex>, out: &mut impl Write) -> Result<usize> {
     let value = xlvs_lab::play::read(file)?;
-    let cases = if packets { xlvs_lab::frames::fixtures(value) } else { player::cases(value) };
+    let cases = if packets { xlvs_lab::frames::fixtures(value) } else { xlvs_lab::play::cases(value) };
     let play = if packets { frames::play } else { player::play };
     let cases = cases.with_context(|| format!("{}", file.display()))?;
     let wanted = |name: &str| only.is_none_or(|only| only.is_match(name));
@@ -160,11 +162,11 @@ fn simulate(options: &Options, servers: &[Named]) -> Result<Vec<Option<usize>>> 
     for n in 0..options.connections {
         let [_, a, b, c] = (n as u32 + 1).to_be_bytes();
         let client = SocketAddr::new(IpAddr::from([100, a, b, c]), 40000);
-        let connection =
+        let mut connection =
             Connection::open(&mut director, false, client, SocketAddr::new([10, 0, 0, 100].into(), 80));
-        chosen.push(connection.map(|c| usize::from(c.server()) - 1));
-        if let Some(mut connection) = connection.filter(|_| options.short) {
-            connection.close(&director);
+        chosen.push(connection.server().map(|number| usize::from(number) - 1));
+        if options.short {
+            connection.close(&mut director);
         }
     }
     Ok(chosen)

@@ -20,6 +20,7 @@ use crate::method::Method;
 use crate::packet::{Packet, by_reference};
 use crate::sctp::state::SctpState;
 use crate::server;
+use crate::service::{block_of, lane_of};
 use crate::state::TcpState;
 use crate::verdict::{DropReason, PassReason, Verdict};
 
@@ -107,9 +108,13 @@ struct Attempts<'a, F: Family<K>, E, const K: usize> {
 
 impl<F: Family<K>, E: Env, const K: usize> Step for Attempts<'_, F, E, K> {
     #[inline(always)]
-    fn turn(&mut self, _i: u32) -> bool {
+    fn turn(&mut self, i: u32) -> bool {
         self.decision = attempt(self.env, self.flow);
-        matches!(self.decision.unpack(), Decision::Again)
+        let again = matches!(self.decision.unpack(), Decision::Again) && i + 1 < ATTEMPTS;
+        if !again && self.flow.looks_new() {
+            forget_predecessor(self.env);
+        }
+        again
     }
 }
 
@@ -228,10 +233,12 @@ fn go_on<F: Family<K>, E: Env, const K: usize>(
     let Some(server) = env.server(entry.server()) else { return Decision::Drop(DropReason::Broken) };
     let flags = server.flags();
     let gone = flags & server::flag::AVAILABLE == 0;
-    let retired = flow.has_outlived(found.word)
-        || (flow.looks_new() && is_to_be_rescheduled(flow, &found, flags))
-        || (gone && flow.config.has(switch::EXPIRE_NODEST_CONN));
-    if retired {
+    let outlived = flow.has_outlived(found.word);
+    let rescheduled = !outlived && flow.looks_new() && is_to_be_rescheduled(flow, &found, flags);
+    if rescheduled && !flow.is_hearsay {
+        keep_counted(env, entry.server());
+    }
+    if outlived || rescheduled || (gone && flow.config.has(switch::EXPIRE_NODEST_CONN)) {
         retire(env, flow, &found);
         return Decision::Again;
     }
@@ -253,6 +260,32 @@ fn retire<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>, 
         && let Some(counters) = env.counters()
     {
         counters.expired.bump(1);
+    }
+}
+
+/// A new connection is to take the place of one of this server's, which goes on counting that until the new one is there: so it
+/// is in the kernel, where the old entry's timer ends it only then.
+#[inline(always)]
+fn keep_counted<E: Env>(env: &E, server: u32) {
+    forget_predecessor(env);
+    if let Some(counters) = env.counters()
+        && let Some(block) = env.block(block_of(server))
+        && counters.predecessor.swap_if(0, server as u64 + 1).is_ok()
+    {
+        // Not bound: that could overload it.
+        let _before = block.total[lane_of(server)].add(1);
+    }
+}
+
+/// The new connection is there, or will not be.
+#[inline(always)]
+fn forget_predecessor<E: Env>(env: &E) {
+    if let Some(counters) = env.counters()
+        && let server_plus_1 @ 1.. = counters.predecessor.load()
+        && counters.predecessor.swap_if(server_plus_1, 0).is_ok()
+        && let Some(block) = env.block(block_of((server_plus_1 - 1) as u32))
+    {
+        block.unbind(lane_of((server_plus_1 - 1) as u32));
     }
 }
 

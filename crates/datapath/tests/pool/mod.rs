@@ -239,6 +239,11 @@ impl Pool {
         self.block(id).active[lane_of(id)].load()
     }
 
+    /// Active and inactive connections.
+    pub fn total(&self, id: u32) -> u32 {
+        self.block(id).total[lane_of(id)].load()
+    }
+
     fn block(&self, id: u32) -> &xlvs_core::service::Block {
         &self.tables.blocks[block_of(id) as usize]
     }
