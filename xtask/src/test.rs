@@ -10,8 +10,8 @@ use crate::tally::Tally;
 use crate::{apt, bench, build, place};
 
 /// What the tests with real traffic run.
-const PROGRAMS: [&str; 8] =
-    ["iproute2", "ethtool", "curl", "nginx-light", "iperf3", "tcpdump", "iputils-ping", "procps"];
+const PROGRAMS: [&str; 9] =
+    ["iproute2", "ethtool", "curl", "nginx-light", "iperf3", "tcpdump", "iputils-ping", "procps", "haproxy"];
 
 /// Packages whose tests make network namespaces or load programs: as root, few at a time.
 const ROOT_PACKAGES: [&str; 3] = ["xlvs-lab", "xlvs-datapath", "xlvs-realserver"];

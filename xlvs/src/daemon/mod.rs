@@ -1,5 +1,6 @@
 //! `xlvs run`: the daemon. Packets do not need it; changes, next hops and the end of connections do.
 
+mod agents;
 mod checks;
 mod configure;
 mod control;
@@ -174,6 +175,7 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
     let control = control::serve(Rc::clone(&daemon), listener);
     let upkeep = upkeep::run(Rc::clone(&daemon));
     let checks = checks::run(Rc::clone(&daemon));
+    let agents = agents::run(Rc::clone(&daemon));
     let reloads = configure::heed_sighup(Rc::clone(&daemon), hangups);
     tokio::select! {
         _ = terminate.recv() => {}
@@ -183,6 +185,7 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
         () = reloads => {}
         () = upkeep => {}
         () = checks => {}
+        () = agents => {}
         () = wanted => {}
     }
     let _gone = std::fs::remove_file(daemon.options.paths.socket());

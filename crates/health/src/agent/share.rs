@@ -85,27 +85,28 @@ impl Share {
 
     /// The share in force at this time, in percent, between 0 and what the agent asked for.
     pub fn at(&self, now: Duration) -> u16 {
+        if !self.serves && !self.pace.slow_start.is_zero() {
+            // What it begins with when it returns, which others may notice first.
+            return self.part(BEGINNING.into());
+        }
         let Some(returned_at) = self.returned_at else { return self.in_force };
         let (past, whole) = (now.saturating_sub(returned_at).as_millis(), self.pace.slow_start.as_millis());
         if past >= whole {
             return self.in_force;
         }
-        let part = BEGINNING as u128 + (100 - BEGINNING as u128) * past / whole;
-        let share = (u128::from(self.in_force) * part).div_ceil(100);
+        let beginning = u128::from(BEGINNING);
+        self.part(beginning + (100 - beginning) * past / whole)
+    }
+
+    /// So many percent of the share in force.
+    fn part(&self, percent: u128) -> u16 {
+        let share = (u128::from(self.in_force) * percent).div_ceil(100);
         u16::try_from(share).unwrap_or(self.in_force)
     }
 
     /// What is in force now instead of what the agent said last.
     pub fn word(&self, said: AgentWord, now: Duration) -> AgentWord {
         AgentWord { percent: self.at(now), ..said }
-    }
-
-    /// When the share changes by itself next; `None`: it does not.
-    pub fn next_change(&self, now: Duration) -> Option<Duration> {
-        let end = self.returned_at? + self.pace.slow_start;
-        // In steps as large as the agent's would have to be.
-        let turn = self.pace.slow_start * u32::from(self.pace.step.max(1)) / 100;
-        (now < end).then(|| (now + turn.max(Duration::from_millis(100))).min(end))
     }
 }
 
@@ -170,12 +171,11 @@ mod tests {
         share.said(word(80));
         assert_eq!(share.at(at(0)), 80, "it was there from the beginning");
         share.serves(false, at(10));
+        assert_eq!(share.at(at(99)), 8, "whoever sees it return first finds this");
         share.serves(true, at(100));
         assert_eq!(share.at(at(100)), 8);
         assert_eq!(share.at(at(110)), 44);
         assert_eq!(share.at(at(120)), 80);
-        assert_eq!(share.next_change(at(100)), Some(at(101)));
-        assert_eq!(share.next_change(at(120)), None);
         share.serves(true, at(200));
         assert_eq!(share.at(at(200)), 80, "it did not leave");
     }
