@@ -31,18 +31,44 @@ pub enum CutError {
 /// Cuts the packet in an Ethernet frame to fragments of at most `size` bytes, IP header included; one that is not longer
 /// stays as it is, without padding. IPv4 keeps identification and "don't fragment", which the caller has judged; IPv6
 /// takes `id`.
-pub fn cut(frame: &[u8], size: u16, id: u32) -> Result<Vec<Vec<u8>>, CutError> {
+///
+/// `came_in` says how many bytes of data the fragments had that the packet was put together from; none: it came whole. As in
+/// the kernel it leaves in the same parts where they still do: what was put in front of it goes with the first.
+pub fn cut(frame: &[u8], size: u16, id: u32, came_in: &[usize]) -> Result<Vec<Vec<u8>>, CutError> {
     let (kind, at) = network(frame).ok_or(CutError::Malformed)?;
     match kind {
-        ethertype::IPV4 => cut_v4(frame, at, size),
-        ethertype::IPV6 => cut_v6(frame, at, size, id),
+        ethertype::IPV4 => cut_v4(frame, at, size, came_in),
+        ethertype::IPV6 => cut_v6(frame, at, size, id, came_in),
         _ => Err(CutError::Malformed),
     }
 }
 
-fn cut_v4(frame: &[u8], at: usize, size: u16) -> Result<Vec<Vec<u8>>, CutError> {
+/// RFC 8200, 5.
+const LEAST_MTU_V6: u16 = 1280;
+
+/// How much of the data goes into each fragment, of which each has room for so much.
+fn parts(data: usize, room: usize, came_in: &[usize]) -> Vec<usize> {
+    if let Some(parts) = as_they_came(data, room, came_in) {
+        return parts;
+    }
+    let last = data % room;
+    let mut parts = vec![room; data / room];
+    parts.extend((last != 0).then_some(last));
+    parts
+}
+
+/// The parts that came in, if there is room for them and all but the last still fill units of 8 bytes.
+fn as_they_came(data: usize, room: usize, came_in: &[usize]) -> Option<Vec<usize>> {
+    let mut parts = came_in.to_vec();
+    *parts.first_mut()? += data.checked_sub(came_in.iter().sum())?;
+    let (_, all_but_last) = parts.split_last()?;
+    let fit = parts.iter().all(|part| *part <= room) && all_but_last.iter().all(|part| part % 8 == 0);
+    fit.then_some(parts)
+}
+
+fn cut_v4(frame: &[u8], at: usize, size: u16, came_in: &[usize]) -> Result<Vec<Vec<u8>>, CutError> {
     let (header_len, len) = lengths_v4(frame, at).ok_or(CutError::Malformed)?;
-    if len <= usize::from(size) {
+    if came_in.is_empty() && len <= usize::from(size) {
         return Ok(vec![frame[..at + len].to_vec()]);
     }
     let room = room(size, header_len)?;
@@ -52,9 +78,9 @@ fn cut_v4(frame: &[u8], at: usize, size: u16) -> Result<Vec<Vec<u8>>, CutError> 
     if usize::from(field & Ipv4::OFFSET) * 8 + data.len() > usize::from(u16::MAX) {
         return Err(CutError::Malformed);
     }
-    let mut fragments = Vec::new();
-    for (number, part) in data.chunks(room).enumerate() {
-        let offset = number * room;
+    let (mut fragments, mut offset) = (Vec::new(), 0);
+    for part in parts(data.len(), room, came_in) {
+        let part = &data[offset..offset + part];
         let last = offset + part.len() == data.len();
         let mut fragment = [head, part].concat();
         let header = &mut fragment[at..at + header_len];
@@ -62,10 +88,11 @@ fn cut_v4(frame: &[u8], at: usize, size: u16) -> Result<Vec<Vec<u8>>, CutError> 
         let more = if last { 0 } else { Ipv4::FRAGMENT & !Ipv4::OFFSET };
         let field = field.wrapping_add((offset / 8) as u16) | more;
         header[6..8].copy_from_slice(&field.to_be_bytes());
-        if number > 0 {
+        if offset > 0 {
             blank_options(&mut header[Ipv4::LEN..]);
         }
         seal_v4(header);
+        offset += part.len();
         fragments.push(fragment);
     }
     Ok(fragments)
@@ -88,18 +115,20 @@ fn blank_options(options: &mut [u8]) {
     }
 }
 
-fn cut_v6(frame: &[u8], at: usize, size: u16, id: u32) -> Result<Vec<Vec<u8>>, CutError> {
+fn cut_v6(frame: &[u8], at: usize, size: u16, id: u32, came_in: &[usize]) -> Result<Vec<Vec<u8>>, CutError> {
     let len = length_v6(frame, at).ok_or(CutError::Malformed)?;
     let packet = &frame[..at + len];
     if len <= usize::from(size) {
         return Ok(vec![packet.to_vec()]);
     }
+    // Every way takes as much, and the kernel makes no shorter ones of those that came.
+    let size = if came_in.is_empty() { size } else { size.max(LEAST_MTU_V6) };
     let (next_at, split) = unfragmentable(packet, at).ok_or(CutError::Malformed)?;
     let room = room(size, split - at + Extension::LEN)?;
     let (head, data) = packet.split_at(split);
-    let mut fragments = Vec::new();
-    for (number, part) in data.chunks(room).enumerate() {
-        let offset = number * room;
+    let (mut fragments, mut offset) = (Vec::new(), 0);
+    for part in parts(data.len(), room, came_in) {
+        let part = &data[offset..offset + part];
         let more = u16::from(offset + part.len() < data.len());
         let [high, low] = (offset as u16 | more).to_be_bytes();
         let extension = [&[packet[next_at], 0, high, low], &id.to_be_bytes()[..]].concat();
@@ -107,6 +136,7 @@ fn cut_v6(frame: &[u8], at: usize, size: u16, id: u32) -> Result<Vec<Vec<u8>>, C
         fragment[next_at] = ip_protocol::FRAGMENT;
         let payload_len = (fragment.len() - at - Ipv6::LEN) as u16;
         fragment[at + 4..at + 6].copy_from_slice(&payload_len.to_be_bytes());
+        offset += part.len();
         fragments.push(fragment);
     }
     Ok(fragments)

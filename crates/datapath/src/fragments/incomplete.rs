@@ -135,6 +135,11 @@ impl Incomplete {
         Ok(frame)
     }
 
+    /// How many bytes of data each fragment has, in the order of their offsets.
+    pub fn parts(&self) -> Vec<usize> {
+        self.pieces.values().map(|held| held.piece.data.len()).collect()
+    }
+
     /// The fragments' frames, in the order of their offsets.
     pub fn into_frames(self) -> Vec<Vec<u8>> {
         self.pieces.into_values().map(|held| held.frame).collect()

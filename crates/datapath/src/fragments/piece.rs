@@ -91,6 +91,11 @@ impl Piece {
         self.offset + self.data.len()
     }
 
+    /// Is it an IPv6 packet that is whole, though it has a fragment header (RFC 6946)?
+    pub fn is_atomic(&self) -> bool {
+        self.offset == 0 && !self.more
+    }
+
     /// Is a packet with this fragment's headers and so many bytes of data longer than a packet can be?
     pub fn is_beyond(&self, data: usize) -> bool {
         let counted_from = match self.key {
@@ -173,9 +178,6 @@ fn read_v6(frame: &[u8], network: usize) -> Result<Piece, Refusal> {
     let (next_at, at) = fragment_header(packet, network)?;
     let header: [u8; Extension::LEN] = array(packet, at).ok_or(Refusal::Malformed)?;
     let field = u16::from_be_bytes([header[2], header[3]]);
-    if field & 0xfff9 == 0 {
-        return Err(Refusal::NotAFragment);
-    }
     let address = |from: usize| array(packet, network + from).ok_or(Refusal::Malformed);
     Ok(Piece {
         key: Key::V6 {

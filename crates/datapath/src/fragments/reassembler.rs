@@ -58,16 +58,17 @@ pub struct Whole {
     pub largest: u16,
     /// The frames of its fragments, in the order of their offsets.
     pub fragments: Vec<Vec<u8>>,
+    /// How many bytes of data each of them had.
+    pub parts: Vec<usize>,
 }
 
-/// A packet that did not become whole in time, of which the first fragment was there: its sender is told (ICMP 11/1,
-/// ICMPv6 3/1).
+/// A packet that did not become whole in time. If the first fragment was there, its sender is told (ICMP 11/1, ICMPv6 3/1).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Expired {
     /// The interface that the latest of its fragments came in by.
     pub ifindex: u32,
     /// The Ethernet frame of the first fragment.
-    pub first: Vec<u8>,
+    pub first: Option<Vec<u8>>,
 }
 
 /// The fragments that are held.
@@ -121,10 +122,8 @@ impl Reassembler {
         while let Some(&(deadline, key)) = self.deadlines.first()
             && deadline <= now
         {
-            if let Some(packet) = self.forget(key)
-                && let Some(first) = packet.first()
-            {
-                expired.push(Expired { ifindex: packet.ifindex, first: first.to_vec() });
+            if let Some(packet) = self.forget(key) {
+                expired.push(Expired { ifindex: packet.ifindex, first: packet.first().map(<[u8]>::to_vec) });
             }
         }
         expired
@@ -132,6 +131,13 @@ impl Reassembler {
 
     fn take(&mut self, ifindex: u32, frame: &[u8], now: Duration) -> Result<Option<Whole>, Refusal> {
         let piece = Piece::read(frame)?;
+        if piece.is_atomic() {
+            // Whatever else has its identification.
+            let mut alone = Incomplete::new(now);
+            alone.add(Held { piece, frame: frame.to_vec() }, 0)?;
+            alone.ifindex = ifindex;
+            return whole(alone).map(Some);
+        }
         let (key, memory) = (piece.key, frame.len() + OVERHEAD);
         if self.memory + memory > self.high_thresh {
             return Err(Refusal::NoRoom);
@@ -146,9 +152,12 @@ impl Reassembler {
             }
         }
         packet.ifindex = ifindex;
-        let whole = packet.is_whole();
+        let is_whole = packet.is_whole();
         self.memory += memory;
-        if whole { self.finish(key) } else { Ok(None) }
+        if !is_whole {
+            return Ok(None);
+        }
+        self.forget(key).map(whole).transpose()
     }
 
     /// What is held of a packet; nothing, from now on, if it is new.
@@ -163,16 +172,16 @@ impl Reassembler {
         })
     }
 
-    fn finish(&mut self, key: Key) -> Result<Option<Whole>, Refusal> {
-        let Some(packet) = self.forget(key) else { return Ok(None) };
-        let (ifindex, largest, frame) = (packet.ifindex, packet.largest(), packet.join()?);
-        Ok(Some(Whole { ifindex, frame, largest, fragments: packet.into_frames() }))
-    }
-
     fn forget(&mut self, key: Key) -> Option<Incomplete> {
         let packet = self.packets.remove(&key)?;
         self.deadlines.remove(&(packet.deadline, key));
         self.memory -= packet.memory;
         Some(packet)
     }
+}
+
+fn whole(packet: Incomplete) -> Result<Whole, Refusal> {
+    let (ifindex, largest, frame) = (packet.ifindex, packet.largest(), packet.join()?);
+    let parts = packet.parts();
+    Ok(Whole { ifindex, frame, largest, fragments: packet.into_frames(), parts })
 }

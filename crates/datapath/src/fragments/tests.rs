@@ -10,7 +10,7 @@ use super::{
 };
 
 /// IPv6 in IPv6, where the kernel leaves the pieces as they came: the tunnel's headers make the first one longer than the
-/// others, which is no even cut. It does so if that one's length stays a multiple of 8 bytes.
+/// others, which is no even cut.
 const KEPT_APART: [&str; 5] = [
     "v6-tun-frag-reversed",
     "v6-tun-frag-duplicate",
@@ -84,7 +84,7 @@ fn what_the_kernel_cut_is_put_together_and_cut_alike() {
     let (mut alike, mut otherwise) = (0, Vec::new());
     for (name, frames) in ["fragments", "edges"].into_iter().flat_map(recorded) {
         let fragments: Vec<_> = frames.into_iter().filter(|frame| Piece::read(frame).is_ok()).collect();
-        if fragments.is_empty() {
+        if fragments.len() < 2 {
             continue;
         }
         let id = match Piece::read(&fragments[0]).expect("a fragment").key {
@@ -94,7 +94,9 @@ fn what_the_kernel_cut_is_put_together_and_cut_alike() {
         let (whole, refused) = take_all(&mut Reassembler::default(), &fragments);
         assert!(whole.len() == 1 && refused.is_empty(), "{name}: {refused:?}");
         assert!(whole[0].fragments == fragments, "{name}");
-        match cut(&whole[0].frame, whole[0].largest, id) {
+        let Whole { frame, largest, parts, .. } = &whole[0];
+        assert!(cut(frame, *largest, id, parts).as_ref() == Ok(&fragments), "{name}");
+        match cut(frame, *largest, id, &[]) {
             Ok(again) if again == fragments => alike += 1,
             _ => otherwise.push(name),
         }
@@ -110,7 +112,8 @@ fn an_overlap_drops_all_and_what_comes_later_begins_anew() {
     assert_eq!(take_all(&mut held, &frames), (vec![], vec![Refusal::Overlap]));
     // Only the third is held, and no first fragment: nobody is told.
     let effects = held.step(Event::Tick, SECOND + TIMEOUT_V4);
-    assert_eq!((effects, held.memory()), (Effects::default(), 0));
+    let expired = vec![Expired { ifindex: 3, first: None }];
+    assert_eq!((effects, held.memory()), (Effects { expired, ..Effects::default() }, 0));
 }
 
 #[test]
@@ -122,14 +125,14 @@ fn time_runs_from_the_first_that_came_and_the_sender_is_told() {
     let early = held.step(Event::Tick, SECOND * 30);
     assert_eq!(early, Effects::default());
     let late = held.step(Event::Tick, SECOND * 31);
-    assert_eq!(late.expired, [Expired { ifindex: 3, first: part(0, 1000, true) }]);
+    assert_eq!(late.expired, [Expired { ifindex: 3, first: Some(part(0, 1000, true)) }]);
     assert_eq!((held.deadline(), held.memory()), (None, 0));
 }
 
 #[test]
 fn ipv6_is_held_for_a_minute() {
     let mut held = Reassembler::default();
-    let fragments = cut(&v6(&[7; 3000]), 1280, 9).expect("fragments");
+    let fragments = cut(&v6(&[7; 3000]), 1280, 9, &[]).expect("fragments");
     take(&mut held, &fragments[0], SECOND);
     assert_eq!(held.deadline(), Some(SECOND * 61));
 }
@@ -206,16 +209,51 @@ fn later_fragments_have_only_the_options_to_be_copied() {
     let mut packet = v4(20 + 12 + 100, 0, 0, &[5; 100]);
     packet.splice(34..34, options);
     packet[14] = 0x48;
-    let fragments = cut(&packet, 84, 0).expect("fragments");
+    let fragments = cut(&packet, 84, 0, &[]).expect("fragments");
     assert_eq!(fragments[0][34..46], options);
     assert_eq!(fragments[1][34..46], [1, 1, 1, 1, 0x88, 4, 0, 9, 0, 0, 0, 0]);
     assert_eq!(fragments.len(), 3);
 }
 
+/// How many bytes of data the fragments have.
+fn data_of(fragments: &[Vec<u8>]) -> Vec<usize> {
+    fragments.iter().map(|fragment| Piece::read(fragment).expect("a fragment").data.len()).collect()
+}
+
+#[test]
+fn what_came_in_parts_leaves_in_the_same_parts_where_they_still_do() {
+    let cut_up = |packet: &[u8], size, came_in: &[usize]| data_of(&cut(packet, size, 7, came_in).unwrap());
+    let v4 = v4(20 + 700, 0, 0, &[3; 700]);
+    assert_eq!(cut_up(&v4, 1500, &[96, 400, 204]), [96, 400, 204]);
+    assert_eq!(cut_up(&v4, 1500, &[88, 400, 204]), [96, 400, 204], "a header of 8 bytes was put in front");
+    assert_eq!(cut_up(&v4, 420, &[400, 96, 196]), [400, 300], "it makes the first too long");
+    assert_eq!(cut_up(&v4, 420, &[72, 404, 204]), [400, 300], "it is no unit of 8 bytes");
+    let v6 = v6(&[3; 3000]);
+    let hop_by_hop = 8;
+    assert_eq!(
+        cut_up(&v6, 1048, &[992, 1000, 1008 - 4]),
+        [1224, 1224, 552],
+        "never shorter than IPv6 demands"
+    );
+    assert_eq!(cut_up(&v6, 1048 + hop_by_hop, &[1000, 1000, 1000]), [1000, 1000, 1000]);
+}
+
+#[test]
+fn a_whole_packet_with_a_fragment_header_waits_for_nobody() {
+    let fragments = cut(&v6(&[7; 200]), 1048, 9, &[200]).expect("one packet");
+    assert_eq!(fragments, [v6(&[7; 200])], "it is not longer than what came");
+    let atomic = cut(&v6(&[7; 200]), 247, 9, &[200]).expect("one fragment");
+    let mut held = Reassembler::default();
+    let others = cut(&v6(&[7; 3000]), 1280, 9, &[]).expect("fragments of the same identification");
+    assert_eq!(take(&mut held, &others[0], SECOND).whole, None);
+    let (memory, whole) = (held.memory(), take(&mut held, &atomic[0], SECOND).whole.expect("a packet"));
+    assert_eq!((whole.frame, whole.parts, held.memory()), (v6(&[7; 200]), vec![200], memory));
+}
+
 #[test]
 fn a_way_too_narrow_for_any_data_is_an_error() {
-    assert_eq!(cut(&part(0, 100, false), 27, 0), Err(CutError::TooSmall(27)));
-    assert_eq!(cut(&v6(&[0; 100]), 63, 0), Err(CutError::TooSmall(63)));
+    assert_eq!(cut(&part(0, 100, false), 27, 0, &[]), Err(CutError::TooSmall(27)));
+    assert_eq!(cut(&v6(&[0; 100]), 63, 0, &[]), Err(CutError::TooSmall(63)));
 }
 
 /// A packet of either family.
@@ -233,7 +271,7 @@ proptest! {
         size in 72_u16..1600,
         order in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
     ) {
-        let fragments = cut(&packet, size, 77).unwrap();
+        let fragments = cut(&packet, size, 77, &[]).unwrap();
         prop_assume!(fragments.len() > 1);
         let mut shuffled = fragments.clone();
         for (at, index) in order.iter().enumerate() {
@@ -256,7 +294,7 @@ proptest! {
 
     #[test]
     fn no_fragment_is_longer_than_asked_for(packet in packet(), size in 72_u16..1600) {
-        for fragment in cut(&packet, size, 77).unwrap() {
+        for fragment in cut(&packet, size, 77, &[]).unwrap() {
             prop_assert!(fragment.len() - 14 <= usize::from(size));
         }
     }
@@ -267,7 +305,7 @@ proptest! {
         damage in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..80, any::<u8>()), 0..12),
         length in 0_usize..1600,
     ) {
-        let mut fragments = cut(&packet, 600, 77).unwrap();
+        let mut fragments = cut(&packet, 600, 77, &[]).unwrap();
         for (which, at, value) in damage {
             let which = which.index(fragments.len());
             if let Some(byte) = fragments[which].get_mut(at) {
@@ -277,10 +315,10 @@ proptest! {
         fragments[0].truncate(length);
         let mut held = Reassembler::new((TIMEOUT_V4, TIMEOUT_V6), 4000);
         for fragment in &fragments {
-            let parts = cut(fragment, 300, 1).unwrap_or_default();
+            let parts = cut(fragment, 300, 1, &[]).unwrap_or_default();
             prop_assert!(parts.iter().all(|part| part.len() <= 300 + 14 + 8));
             if let Some(whole) = take(&mut held, fragment, SECOND).whole {
-                prop_assert!(cut(&whole.frame, whole.largest.max(128), 1).is_ok());
+                prop_assert!(cut(&whole.frame, whole.largest.max(128), 1, &[]).is_ok());
             }
             prop_assert!(held.memory() <= 4000);
         }
