@@ -22,10 +22,13 @@ use super::Daemon;
 /// Errands that are done before others have their turn.
 const AT_ONCE: usize = 64;
 
+/// Errands that the ring has room for, and some more.
+const WAITING: usize = 300;
+
 /// Never ends.
 pub async fn run(daemon: Rc<Daemon>) {
-    match Errand::new(daemon) {
-        Ok(errand) => errand.run().await,
+    match Runner::new(daemon) {
+        Ok(runner) => runner.run().await,
         Err(why) => {
             tracing::error!(why = format!("{why:#}"), "fragments and packets that must be cut are dropped");
         }
@@ -33,7 +36,8 @@ pub async fn run(daemon: Rc<Daemon>) {
     std::future::pending().await
 }
 
-struct Errand {
+/// What the task has.
+struct Runner {
     daemon: Rc<Daemon>,
     ring: AsyncFd<Ring>,
     wire: Wire,
@@ -41,13 +45,15 @@ struct Errand {
     began: Instant,
 }
 
-impl Errand {
+impl Runner {
     fn new(daemon: Rc<Daemon>) -> anyhow::Result<Self> {
         let ring = daemon.xdp.borrow_mut().take_errands().context("there is no ring of errands")?;
         // SAFETY: the ring owns its descriptor, which stays open and the same for as long as the ring lives.
         let mut ring = unsafe { AsyncFd::register(ring) }.context("wait for errands")?;
         // What waited for a daemon is too old by now.
-        while ring.get_mut().next().is_some() {}
+        for _ in 0..WAITING {
+            let _too_old = ring.get_mut().next();
+        }
         let held = Reassembler::new(
             (
                 seconds("/proc/sys/net/ipv4/ipfrag_time").unwrap_or(TIMEOUT_V4),
@@ -98,7 +104,7 @@ fn settle(daemon: &Daemon, wire: &Wire, done: Done) {
     }
     for Outgoing { ifindex, frame } in done.passed {
         if let Err(why) = daemon.xdp.borrow().give_back(ifindex, &frame) {
-            tracing::warn!(%why, ifindex, "a fragment that is none of the director's does not reach the stack");
+            tracing::debug!(%why, ifindex, "a fragment that is none of the director's does not reach the stack");
         }
     }
 }

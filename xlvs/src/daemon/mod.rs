@@ -1,4 +1,4 @@
-//! `xlvs run`: the daemon. Packets do not need it; changes, next hops and the end of connections do.
+//! `xlvs run`: the daemon. Packets do not need it, but for fragments; changes, next hops and the end of connections do.
 
 mod checks;
 mod configure;
