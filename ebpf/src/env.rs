@@ -167,7 +167,7 @@ macro_rules! by_memory {
 
 /// This processor's memory for what a function is handed.
 #[inline(always)]
-fn handed() -> Option<&'static maps::Handed> {
+pub fn handed() -> Option<&'static maps::Handed> {
     // SAFETY: the helper takes no argument.
     record(&maps::HANDED, unsafe { bpf_get_smp_processor_id() })
 }
@@ -420,6 +420,13 @@ impl Env for KernelEnv {
     #[inline(always)]
     fn learned_path_mtu(&self, server: AddrV6, mtu: u16) {
         self.tell(Tidings { addr: server, mtu: mtu as u64 });
+    }
+
+    #[inline(always)]
+    fn cut_to(&self, bytes: u16) {
+        if let Some(handed) = handed() {
+            handed.cut_to.store(bytes as u64);
+        }
     }
 
     #[inline(always)]

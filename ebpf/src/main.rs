@@ -5,6 +5,7 @@
 #![feature(asm_experimental_arch)]
 
 mod env;
+mod errands;
 mod maps;
 mod packet;
 mod scheduling;
@@ -16,6 +17,7 @@ use aya_ebpf::programs::XdpContext;
 use xlvs_core::conn::key;
 use xlvs_core::conn::word::Word;
 use xlvs_core::env::{Env, Step};
+use xlvs_core::errand::Kind;
 use xlvs_core::packet::Packet;
 use xlvs_core::verdict::Verdict;
 use xlvs_core::wire::Header;
@@ -24,14 +26,16 @@ use xlvs_core::expire;
 use xlvs_core::family;
 
 use crate::env::KernelEnv;
-use crate::packet::XdpPacket;
+use crate::packet::{AnyPacket, AskedPacket, XdpPacket};
 
 /// The director: attached to the interfaces that carry balanced traffic. IPv4 connections that go on as before are dealt with
 /// here; the rest is that of the other stages.
 #[xdp]
 pub fn xlvs_director(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
-    staged(&ctx, director::first(&mut XdpPacket::new(ctx.ctx), &env))
+    let mut packet = XdpPacket::new(ctx.ctx);
+    let outcome = director::first(&mut packet, &env);
+    staged_at_once(&packet, outcome)
 }
 
 macro_rules! stages {
@@ -40,16 +44,18 @@ macro_rules! stages {
         #[xdp]
         pub fn $reply(ctx: XdpContext) -> u32 {
             let env = KernelEnv::new(ctx.ctx);
-            let mut packet = XdpPacket::new(ctx.ctx);
-            staged(&ctx, director::reply::<family::$family, _, _, { $words }>(&mut packet, &env))
+            let mut packet = AskedPacket::new(ctx.ctx);
+            let outcome = director::reply::<family::$family, _, _, { $words }>(&mut packet, &env);
+            staged(&packet, outcome)
         }
 
         /// Packets of this family to VIPs: new connections, ends of connections, answers.
         #[xdp]
         pub fn $request(ctx: XdpContext) -> u32 {
             let env = KernelEnv::new(ctx.ctx);
-            let mut packet = XdpPacket::new(ctx.ctx);
-            action(director::request::<family::$family, _, _, { $words }>(&mut packet, &env))
+            let mut packet = AskedPacket::new(ctx.ctx);
+            let verdict = director::request::<family::$family, _, _, { $words }>(&mut packet, &env);
+            action(&packet, verdict)
         }
     };
 }
@@ -62,21 +68,26 @@ stages!(V6, key::V6, xlvs_reply_v6, xlvs_request_v6);
 pub fn xlvs_known_v6(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
     let mut packet = XdpPacket::new(ctx.ctx);
-    staged(&ctx, director::known::<family::V6, _, _, { key::V6 }>(&mut packet, &env))
+    let outcome = director::known::<family::V6, _, _, { key::V6 }>(&mut packet, &env);
+    staged_at_once(&packet, outcome)
 }
 
 /// IPv4 ICMP.
 #[xdp]
 pub fn xlvs_related_v4(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
-    staged(&ctx, director::related_v4(&mut XdpPacket::new(ctx.ctx), &env))
+    let mut packet = XdpPacket::new(ctx.ctx);
+    let outcome = director::related_v4(&mut packet, &env);
+    staged_at_once(&packet, outcome)
 }
 
 /// IPv6 ICMP.
 #[xdp]
 pub fn xlvs_related_v6(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
-    staged(&ctx, director::related_v6(&mut XdpPacket::new(ctx.ctx), &env))
+    let mut packet = XdpPacket::new(ctx.ctx);
+    let outcome = director::related_v6(&mut packet, &env);
+    staged_at_once(&packet, outcome)
 }
 
 macro_rules! hearsay {
@@ -85,8 +96,9 @@ macro_rules! hearsay {
         #[xdp]
         pub fn $name(ctx: XdpContext) -> u32 {
             let env = KernelEnv::new(ctx.ctx);
-            let mut packet = XdpPacket::new(ctx.ctx);
-            staged(&ctx, director::hearsay::<family::$family, _, _, { $words }>(&mut packet, &env))
+            let mut packet = AskedPacket::new(ctx.ctx);
+            let outcome = director::hearsay::<family::$family, _, _, { $words }>(&mut packet, &env);
+            staged_at_once(&packet, outcome)
         }
     };
 }
@@ -94,22 +106,63 @@ macro_rules! hearsay {
 hearsay!(xlvs_hearsay_v4, V4, key::V4);
 hearsay!(xlvs_hearsay_v6, V6, key::V6);
 
+/// Fragments, and those of which the others did not come.
+#[xdp]
+pub fn xlvs_fragments(ctx: XdpContext) -> u32 {
+    let env = KernelEnv::new(ctx.ctx);
+    let mut packet = AskedPacket::new(ctx.ctx);
+    let verdict = director::fragments(&mut packet, &env);
+    action(&packet, verdict)
+}
+
+/// Gives a frame to the stack: for fragments of packets that are none of ours. Run by the daemon with `BPF_PROG_TEST_RUN`, on live
+/// frames; never attached.
+#[xdp]
+pub fn xlvs_give_back(_ctx: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+/// What the kernel is told of an outcome. The context is asked of the packet, which lies on the stack anyway.
 #[inline(always)]
-fn staged(ctx: &XdpContext, outcome: Result<Verdict, Stage>) -> u32 {
+fn staged(packet: &AskedPacket, outcome: Result<Verdict, Stage>) -> u32 {
     match outcome {
-        Ok(verdict) => action(verdict),
-        Err(stage) => {
-            // Only comes back when the daemon has not put the programs there, which it does before it attaches the director.
-            // SAFETY: the array holds XDP programs only; nothing of this frame is used after the call.
-            let _missing = unsafe { maps::STAGES.tail_call(ctx, stage as u32) };
-            XDP_ABORTED
-        }
+        Ok(verdict) => action(packet, verdict),
+        Err(stage) => next(packet, stage),
+    }
+}
+
+/// [`staged`] where nothing is handed over to the daemon: on the short way, which leaves that to the other stages, and for ICMP.
+#[inline(always)]
+fn staged_at_once<const ASKED: bool>(packet: &AnyPacket<ASKED>, outcome: Result<Verdict, Stage>) -> u32 {
+    match outcome {
+        Ok(verdict) => action_at_once(verdict),
+        Err(stage) => next(packet, stage),
     }
 }
 
 #[inline(always)]
-fn action(verdict: Verdict) -> u32 {
+fn next<const ASKED: bool>(packet: &AnyPacket<ASKED>, stage: Stage) -> u32 {
+    // Only comes back when the daemon has not put the programs there, which it does before it attaches the director.
+    // SAFETY: the array holds XDP programs only; nothing of this frame is used after the call.
+    let _missing = unsafe { maps::STAGES.tail_call(&XdpContext::new(packet.ctx()), stage as u32) };
+    XDP_ABORTED
+}
+
+#[inline(always)]
+fn action(packet: &AskedPacket, verdict: Verdict) -> u32 {
     match verdict {
+        Verdict::Cut { ifindex } => errands::hand_over(packet.ctx(), Kind::Cut as u32, ifindex),
+        Verdict::PutTogether { ifindex } => {
+            errands::hand_over(packet.ctx(), Kind::PutTogether as u32, ifindex)
+        }
+        verdict => action_at_once(verdict),
+    }
+}
+
+#[inline(always)]
+fn action_at_once(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Cut { .. } | Verdict::PutTogether { .. } => XDP_ABORTED,
         Verdict::Pass(_) => XDP_PASS,
         Verdict::Drop(_) => XDP_DROP,
         Verdict::Transmit { .. } | Verdict::Answer { .. } => XDP_TX,

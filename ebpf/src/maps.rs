@@ -61,6 +61,10 @@ pub static COUNTERS: Array<Counters> = Array::pinned(1, MMAPABLE);
 #[map]
 pub static WANTED: RingBuf = RingBuf::pinned(4096, 0);
 
+/// Packets that the daemon puts together or cuts: some hundreds.
+#[map]
+pub static ERRANDS: RingBuf = RingBuf::pinned(1 << 20, 0);
+
 /// The programs of the stages after the first. Pinned because the kernel empties a program array when
 /// nobody holds it but programs.
 #[map]
@@ -73,6 +77,8 @@ pub struct Handed {
     pub key: [Cell64; 5],
     /// How far a loop has come.
     pub options_progress: Progress,
+    /// In pieces of how many bytes the packet leaves that is to be cut.
+    pub cut_to: Cell64,
 }
 
 macro_rules! constants {

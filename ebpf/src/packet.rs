@@ -2,10 +2,11 @@
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
-use xlvs_core::packet::Packet;
+use xlvs_core::errand::Question;
+use xlvs_core::packet::{Beyond, Packet};
 use xlvs_core::wire::Header;
 
-/// A field of the context: `data` is at 0, `data_end` at 4. Read so that the compiler does not know it for a number of 32 bits, to
+/// A field of the context: `data` is at 0, `data_end` at 4, `data_meta` at 8. Read so that the compiler does not know it for a number of 32 bits, to
 /// which it would cut it down after a spill: the verifier would take it for a number, too.
 macro_rules! word {
     ($ctx:expr, $offset:literal) => {{
@@ -23,16 +24,73 @@ macro_rules! word {
     }};
 }
 
+/// The same number, of which the compiler knows nothing: it would make one comparison of two, of which the verifier takes only
+/// each for itself, or take the pointers apart again that the number is the difference of.
+#[inline(always)]
+pub fn unknown(mut number: usize) -> usize {
+    // SAFETY: the register keeps its value.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(nostack, preserves_flags)) };
+    number
+}
+
 /// An XDP frame.
-pub struct XdpPacket {
+pub type XdpPacket = AnyPacket<false>;
+
+/// An XDP frame that may be the head of a packet about which the daemon asks: then a question lies in front of it.
+pub type AskedPacket = AnyPacket<true>;
+
+/// One or the other.
+pub struct AnyPacket<const MAY_BE_ASKED: bool> {
     ctx: *mut xdp_md,
 }
 
-impl XdpPacket {
+impl AskedPacket {
+    /// The daemon's question, if it is one that asks.
+    #[inline(always)]
+    pub fn question_mut(&mut self) -> Option<&mut Question> {
+        // SAFETY: as in `question`; exclusive because `self` is.
+        self.question_at().map(|at| unsafe { &mut *at })
+    }
+}
+
+impl<const MAY_BE_ASKED: bool> AnyPacket<MAY_BE_ASKED> {
     /// The frame of this context.
     #[inline(always)]
     pub fn new(ctx: *mut xdp_md) -> Self {
         Self { ctx }
+    }
+
+    /// Its context.
+    #[inline(always)]
+    pub fn ctx(&self) -> *mut xdp_md {
+        self.ctx
+    }
+
+    #[inline(always)]
+    fn question(&self) -> Option<&Question> {
+        // SAFETY: `question_at` checked that all of it lies before the frame; any bytes are one, of alignment 1; it
+        // stays until the frame moves, for which `&mut self` is needed.
+        self.question_at().map(|at| unsafe { &*at })
+    }
+
+    #[inline(always)]
+    fn question_at(&self) -> Option<*mut Question> {
+        if !MAY_BE_ASKED {
+            return None;
+        }
+        let at = word!(self.ctx, 8);
+        // Frames from the wire have their metadata's beginning at, or (where a driver has none) behind, their own.
+        if at + Question::LEN > self.start() {
+            return None;
+        }
+        let at = at as *mut Question;
+        // SAFETY: it lies before the frame, as was just seen.
+        unsafe { (*at).is_one() }.then_some(at)
+    }
+
+    #[inline(always)]
+    fn bytes_beyond(&self) -> usize {
+        self.question().map_or(0, Question::beyond) as usize
     }
 
     #[inline(always)]
@@ -54,10 +112,24 @@ impl XdpPacket {
     }
 }
 
-impl Packet for XdpPacket {
+impl<const MAY_BE_ASKED: bool> Packet for AnyPacket<MAY_BE_ASKED> {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.end() - self.start()
+        let here = self.end() - self.start();
+        if MAY_BE_ASKED { unknown(here) + self.bytes_beyond() } else { here }
+    }
+
+    #[inline(always)]
+    fn largest_fragment(&self) -> u16 {
+        self.question().map_or(0, Question::largest_fragment)
+    }
+
+    #[inline(always)]
+    fn beyond(&self) -> Beyond {
+        match self.question() {
+            Some(question) => Beyond { bytes: question.beyond(), sum: question.sum_beyond() },
+            None => Beyond { bytes: 0, sum: 0 },
+        }
     }
 
     #[inline(always)]
@@ -87,6 +159,22 @@ impl Packet for XdpPacket {
 
     #[inline(always)]
     fn trim_tail(&mut self, by: usize) -> bool {
+        let mut by = by;
+        if let Some(at) = self.question_at() {
+            // SAFETY: `question_at` checked that it lies before the frame.
+            let question = unsafe { &mut *at };
+            let beyond = question.beyond() as usize;
+            if by < beyond {
+                // What is at hand stays whole, and its sum is no longer known; nobody asks for it after this.
+                question.set_beyond((beyond - by) as u16);
+                return true;
+            }
+            question.set_nothing_beyond();
+            by -= beyond;
+            if by == 0 {
+                return true;
+            }
+        }
         // SAFETY: the context is valid; the helper checks the length.
         unsafe { bpf_xdp_adjust_tail(self.ctx, -(by as i32)) == 0 }
     }

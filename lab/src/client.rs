@@ -75,7 +75,7 @@ impl<'a> Client<'a> {
 
     /// Connects from client 1 and leaves the port to the kernel.
     pub fn connect_to(&self, to: SocketAddr) -> Result<TcpStream> {
-        self.connect(ephemeral(self.first(to)), to)
+        self.connect(ephemeral(self.address_towards(to)), to)
     }
 
     /// One short connection from client 1: asks the name server behind `to` for its name.
@@ -85,7 +85,7 @@ impl<'a> Client<'a> {
 
     /// `count` short connections, one after the other; who answered how often is for the caller to see.
     pub fn ask_times(&self, to: SocketAddr, count: usize) -> Result<Vec<String>> {
-        let from = ephemeral(self.first(to));
+        let from = ephemeral(self.address_towards(to));
         // One visit to the namespace for all: entering it costs more than a connection.
         self.netns.run(|| (0..count).map(|_| ask_from_here(from, to)).collect())
     }
@@ -100,7 +100,7 @@ impl<'a> Client<'a> {
 
     /// Asks the name server behind `to` for its name with one datagram from client 1.
     pub fn ask_by_datagram(&self, to: SocketAddr) -> Result<String> {
-        ask_by(&self.datagrams(ephemeral(self.first(to)), to)?)
+        ask_by(&self.datagrams(ephemeral(self.address_towards(to)), to)?)
     }
 
     /// Whether `ping` gets an answer to each of three echo requests.
@@ -113,7 +113,8 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    fn first(&self, to: SocketAddr) -> IpAddr {
+    /// The first client's address of the family of `to`.
+    pub fn address_towards(&self, to: SocketAddr) -> IpAddr {
         if to.is_ipv6() { self.layout.client6(1).into() } else { self.layout.client(1).into() }
     }
 

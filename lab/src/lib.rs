@@ -34,6 +34,7 @@ mod process;
 pub mod reference;
 mod stream;
 mod topology;
+mod tunnel_end;
 
 pub use client::{Client, Download};
 pub use director::{Director, Reply};
@@ -44,3 +45,4 @@ pub use name_server::NameServer;
 pub use netns::Netns;
 pub use process::Process;
 pub use topology::{Lab, Server};
+pub use tunnel_end::TunnelEnd;

@@ -1,4 +1,5 @@
-//! Who are you? Over TCP and UDP: the client says `hi`, the real server answers its name.
+//! Who are you? Over TCP and UDP: the client says `hi`, the real server answers its name. A longer datagram it answers with its name
+//! and the datagram.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
@@ -77,34 +78,47 @@ fn answer_until_closed(mut stream: TcpStream, name: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// The longest question that is answered by the name alone.
+const SHORT: usize = 16;
+
 fn serve_datagrams(socket: &UdpSocket, name: &str) {
+    let mut question = vec![0; 1 << 16];
     // An error is either the end (shut down) or word of an earlier answer that nobody took.
-    while let Ok(question) = receive(socket) {
-        if let Some((asker, asked)) = question {
-            answer(socket, name, asker, asked).ok();
-        } else {
-            return;
-        }
+    while let Ok(asked) = receive(socket, &mut question) {
+        let Some(Asked { asker, at, length }) = asked else { return };
+        let said = if length > SHORT { &question[..length] } else { &[] };
+        answer(socket, &[name.as_bytes(), said].concat(), asker, at).ok();
     }
 }
 
-/// Who asked, and at which of our addresses: a VIP, with DR and TUN. None when shut down.
-pub(crate) fn receive(socket: &UdpSocket) -> nix::Result<Option<(SockaddrIn6, in6_pktinfo)>> {
-    let (mut buffer, mut control) = ([0; 64], cmsg_space!(in6_pktinfo));
-    let mut slices = [IoSliceMut::new(&mut buffer)];
+/// A datagram that came.
+pub(crate) struct Asked {
+    /// Who sent it.
+    pub(crate) asker: SockaddrIn6,
+    /// To which of our addresses: a VIP, with DR and TUN.
+    pub(crate) at: in6_pktinfo,
+    /// How many bytes.
+    pub(crate) length: usize,
+}
+
+/// Waits for a datagram. None when shut down.
+pub(crate) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> nix::Result<Option<Asked>> {
+    let mut control = cmsg_space!(in6_pktinfo);
+    let mut slices = [IoSliceMut::new(buffer)];
     let message =
         recvmsg::<SockaddrIn6>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty())?;
     let asked = message.cmsgs()?.find_map(|control| match control {
         ControlMessageOwned::Ipv6PacketInfo(info) => Some(info),
         _ => None,
     });
-    Ok(message.address.zip(asked))
+    let length = message.bytes;
+    Ok(message.address.zip(asked).map(|(asker, at)| Asked { asker, at, length }))
 }
 
 /// Answers from the address that was asked; the kernel would choose its own otherwise.
 pub(crate) fn answer(
     socket: &UdpSocket,
-    name: &str,
+    said: &[u8],
     asker: SockaddrIn6,
     mut from: in6_pktinfo,
 ) -> nix::Result<usize> {
@@ -112,5 +126,5 @@ pub(crate) fn answer(
     from.ipi6_ifindex = 0;
     let asker = SockaddrIn6::from(SocketAddrV6::from(asker));
     let control = [ControlMessage::Ipv6PacketInfo(&from)];
-    sendmsg(socket.as_raw_fd(), &[IoSlice::new(name.as_bytes())], &control, MsgFlags::empty(), Some(&asker))
+    sendmsg(socket.as_raw_fd(), &[IoSlice::new(said)], &control, MsgFlags::empty(), Some(&asker))
 }

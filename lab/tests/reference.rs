@@ -153,9 +153,11 @@ impl Plane<'_> {
                 buffer.extend(frame);
                 let mut packet = Frame::new(&mut buffer, Frame::HEADROOM);
                 let verdict = match director::balance(&mut packet, env) {
-                    Verdict::Transmit { .. } | Verdict::Redirect { .. } | Verdict::Answer { .. } => {
-                        Verdictish::Sent
-                    }
+                    Verdict::Transmit { .. }
+                    | Verdict::Redirect { .. }
+                    | Verdict::Cut { .. }
+                    | Verdict::PutTogether { .. }
+                    | Verdict::Answer { .. } => Verdictish::Sent,
                     Verdict::Drop(_) => Verdictish::Dropped,
                     Verdict::Pass(_) => Verdictish::Passed,
                 };

@@ -12,7 +12,7 @@ use xlvs_model::spec::Protocol;
 use xlvs_model::view::{ConnView, ServerView, ServiceView};
 
 use crate::client::Client;
-use crate::overview::{Interface, InterfaceState, Overview, Reason, Room};
+use crate::overview::{Fragments, Interface, InterfaceState, Overview, Reason, Room};
 use crate::paint::Paint;
 use crate::paths::Paths;
 use crate::plan::{self, server, service};
@@ -115,6 +115,17 @@ pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Re
     }
 }
 
+fn fragments_words(fragments: Fragments) -> String {
+    let Fragments { came, whole, cut, failed, no_room } = fragments;
+    let mut words = format!("{came} came, {whole} packets put together, {cut} cut");
+    for (number, what) in [(failed, "incomplete or contradictory"), (no_room, "fragments without room")] {
+        if number != 0 {
+            words += &format!(", {number} {what}");
+        }
+    }
+    words
+}
+
 fn write_overview(
     out: &mut dyn Write,
     overview: &Overview,
@@ -133,6 +144,9 @@ fn write_overview(
         "{}  {forwarded} forwarded, {answered} answered with an ICMP error",
         paint.bold("Packets    ")
     )?;
+    if overview.fragments != Fragments::default() {
+        writeln!(out, "{}  {}", paint.bold("Fragments  "), fragments_words(overview.fragments))?;
+    }
     write_services(out, services, paint)?;
     write_unreached(out, overview, paint)?;
     write_reasons(out, &paint.bold("Dropped"), &overview.drops, |n| paint.red(n))?;

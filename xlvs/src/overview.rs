@@ -26,6 +26,8 @@ pub struct Overview {
     pub forwarded: u64,
     /// Packets that were answered with an ICMP error.
     pub answered: u64,
+    /// Fragments, and packets that were cut.
+    pub fragments: Fragments,
     /// Packets dropped, by reason; only reasons that occurred.
     pub drops: Vec<Reason>,
     /// Packets passed to the director's own stack, by reason; only reasons that occurred.
@@ -77,6 +79,21 @@ pub struct Connections {
     pub slots: u64,
     /// Connections that packets found expired and removed.
     pub expired_by_packets: u64,
+}
+
+/// What became of fragments, and of packets that were too long for their way, since the daemon's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fragments {
+    /// Fragments that came, also before the daemon's start.
+    pub came: u64,
+    /// Packets that were put together.
+    pub whole: u64,
+    /// Packets that were cut.
+    pub cut: u64,
+    /// Packets whose fragments did not all come, or contradicted each other.
+    pub failed: u64,
+    /// Fragments that there was no memory for.
+    pub no_room: u64,
 }
 
 /// A server that nothing can be sent to.

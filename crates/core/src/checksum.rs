@@ -146,6 +146,15 @@ pub fn ipv4_header_sum_in_packet(ip: &crate::wire::Ipv4) -> Sum {
     ip.words_in_packet().into_iter().fold(Sum::ZERO, Sum::add32)
 }
 
+/// The sum of bytes in host memory, in this machine's order of bytes.
+#[cfg(not(target_arch = "bpf"))]
+pub fn sum_of_bytes(bytes: &[u8]) -> u16 {
+    let (words, rest) = bytes.as_chunks::<4>();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    words.iter().fold(Sum::ZERO, |sum, word| sum.add32(*word)).add32(last).fold()
+}
+
 /// The sum of so many bytes of a packet from this offset (which is not 0) on, added to another. `None`: they are not there.
 #[inline(always)]
 pub fn sum_packed<P: Packet, E: Env>(
@@ -167,13 +176,18 @@ fn summed<P: Packet, E: Env>(packet: &mut P, env: &E, at: usize, length: usize, 
     sum_of(by_reference(packet), env, at, length, Sum(start)).map_or(u64::MAX, |sum| sum.0)
 }
 
-/// Words of a packet that are summed at the most: those of a jumbo frame.
-const MOST_WORDS: u32 = 2304;
+/// Words of a packet that are summed at the most: those of a jumbo frame where the verifier asks for a bound, those of any packet
+/// on a host.
+const MOST_WORDS: u32 = if cfg!(target_arch = "bpf") { 2304 } else { 1 << 14 };
 /// Offsets at which a sum may begin.
 const FARTHEST: usize = 1024;
 
 #[inline(always)]
 fn sum_of<P: Packet, E: Env>(packet: &P, env: &E, at: usize, length: usize, start: Sum) -> Option<Sum> {
+    // Of a packet that is not all there, only sums to its end are asked for.
+    let beyond = packet.beyond();
+    let length = length.checked_sub(beyond.bytes as usize)?;
+    let start = start.add16(beyond.sum.to_ne_bytes());
     let words = (length / 4) as u32;
     let turns = words + (length % 4) as u32;
     let mut adding = Adding { packet, at, words, sum: start, turns: 0 };

@@ -136,8 +136,6 @@ pub mod switch {
     pub const SECURE_TCP: u32 = 1 << 3;
     /// `nat_icmp_send`
     pub const NAT_ICMP_SEND: u32 = 1 << 4;
-    /// `pmtu_disc`
-    pub const PMTU_DISC: u32 = 1 << 5;
     /// A service with port 0 exists.
     pub const ANY_PORT_SERVICE: u32 = 1 << 6;
     /// A TCP service with port 21 exists.
@@ -201,7 +199,6 @@ impl Config {
         self.udp_class.store(u32::from(class::UDP));
         self.ticks[class::REARMED as usize].store(60 * Tick::PER_SECOND);
         self.ticks[class::NEW as usize].store(3 * Tick::PER_SECOND);
-        self.switches.store(switch::PMTU_DISC);
         self.reuse_mode.store(1);
         self.lblc_expiration.store(DAY);
         self.lblcr_expiration.store(DAY);

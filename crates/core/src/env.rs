@@ -124,6 +124,8 @@ pub trait Env {
     /// Tells the daemon that a router on the way to this server's address takes packets of so many bytes at the most. An
     /// IPv4 address is mapped to IPv6.
     fn learned_path_mtu(&self, server: AddrV6, mtu: u16);
+    /// The packet that is being decided about leaves in pieces of so many bytes at the most ([`crate::verdict::Verdict::Cut`]).
+    fn cut_to(&self, bytes: u16);
     /// Calls `step` for 0, 1, 2, … `n` − 1 while it returns `true`.
     fn repeat<S: Step>(&self, n: u32, step: &mut S);
 }

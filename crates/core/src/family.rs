@@ -83,13 +83,17 @@ pub trait Family<const K: usize>: Sized {
     ) -> Result<(), DropReason>;
     /// What a packet must satisfy to be sent to this server by this method, and where it goes then.
     fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance>;
-    /// The same for the way to a client.
+    /// The same for the way to a client, of a packet from this source that is judged as being so long.
     fn route<P: Packet, E: Env>(
         packet: &P,
         env: &E,
         net: &Net<Self::Addr>,
         source: Self::Addr,
+        len: u16,
     ) -> Result<Route, Hindrance>;
+    /// What decides whether a packet of this length is too long that was put together from fragments of which the largest was that
+    /// long; 0: it came whole.
+    fn judged(len: u16, largest_fragment: u16) -> u16;
     /// Has the daemon look for the next hop towards this address.
     fn want_neighbour<E: Env>(env: &E, addr: Self::Addr);
     /// Lowers the time to live.
@@ -288,10 +292,17 @@ impl Family<{ key::V4 }> for V4 {
         env: &E,
         net: &Net<[u8; 4]>,
         source: [u8; 4],
+        len: u16,
     ) -> Result<Route, Hindrance> {
         v4::route(packet, net, |tos| {
-            env.route_v4(&RouteQuery { src: source, dst: net.dst, protocol: net.protocol, tos, len: net.len })
+            env.route_v4(&RouteQuery { src: source, dst: net.dst, protocol: net.protocol, tos, len })
         })
+    }
+
+    /// The whole: it may be cut again, or must not.
+    #[inline(always)]
+    fn judged(len: u16, _largest_fragment: u16) -> u16 {
+        len
     }
 
     #[inline(always)]
@@ -498,10 +509,17 @@ impl Family<{ key::V6 }> for V6 {
         env: &E,
         net: &Net<AddrV6>,
         source: AddrV6,
+        len: u16,
     ) -> Result<Route, Hindrance> {
         v6::route(packet, |tos| {
-            env.route_v6(&RouteQuery { src: source, dst: net.dst, protocol: net.protocol, tos, len: net.len })
+            env.route_v6(&RouteQuery { src: source, dst: net.dst, protocol: net.protocol, tos, len })
         })
+    }
+
+    /// The largest fragment: it is what a router would refuse.
+    #[inline(always)]
+    fn judged(len: u16, largest_fragment: u16) -> u16 {
+        if largest_fragment == 0 { len } else { largest_fragment }
     }
 
     #[inline(always)]

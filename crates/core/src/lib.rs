@@ -17,6 +17,7 @@ pub mod config;
 pub mod conn;
 pub mod director;
 pub mod env;
+pub mod errand;
 pub mod expire;
 pub mod family;
 pub mod forward;

@@ -28,10 +28,31 @@ pub trait Packet {
     #[must_use]
     fn trim_tail(&mut self, by: usize) -> bool;
 
+    /// The largest of the fragments that the packet was put together from, in bytes as an IP packet; 0: it came whole.
+    #[inline(always)]
+    fn largest_fragment(&self) -> u16 {
+        0
+    }
+
+    /// What of the packet lies beyond the bytes that are at hand: of a long one that is asked about only the head is.
+    #[inline(always)]
+    fn beyond(&self) -> Beyond {
+        Beyond { bytes: 0, sum: 0 }
+    }
+
     /// Has the frame no bytes?
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// The end of a packet that is not at hand. It counts in [`Packet::len`], and begins at an even place. Without bytes, its sum is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beyond {
+    /// How many bytes.
+    pub bytes: u16,
+    /// Their sum (RFC 1071), in this machine's order of bytes.
+    pub sum: u16,
 }
 
 /// The same packet, of which the compiler knows nothing. Of what a function only reads it would hand over the contents instead
@@ -59,6 +80,7 @@ pub struct Frame<'b> {
     buffer: &'b mut [u8],
     start: usize,
     end: usize,
+    largest_fragment: u16,
 }
 
 #[cfg(not(target_arch = "bpf"))]
@@ -73,7 +95,12 @@ impl<'b> Frame<'b> {
     pub fn new(buffer: &'b mut [u8], headroom: usize) -> Self {
         let end = buffer.len();
         assert!(headroom <= end, "a frame of {end} bytes has no headroom of {headroom}");
-        Self { buffer, start: headroom, end }
+        Self { buffer, start: headroom, end, largest_fragment: 0 }
+    }
+
+    /// The same, put together from fragments of which the largest was so long.
+    pub fn put_together_from(self, largest_fragment: u16) -> Self {
+        Self { largest_fragment, ..self }
     }
 
     /// The frame's bytes as they are now.
@@ -92,6 +119,10 @@ impl<'b> Frame<'b> {
 impl Packet for Frame<'_> {
     fn len(&self) -> usize {
         self.end - self.start
+    }
+
+    fn largest_fragment(&self) -> u16 {
+        self.largest_fragment
     }
 
     fn header<T: Header>(&self, offset: usize) -> Option<&T> {

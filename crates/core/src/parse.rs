@@ -94,7 +94,7 @@ pub fn network_v6<P: Packet>(packet: &P) -> Result<Net<AddrV6>, PassReason> {
     Ok(net)
 }
 
-/// Goes on behind all extension headers.
+/// Goes on behind all extension headers; of a fragment, behind those that all fragments have.
 #[inline(always)]
 pub fn walk_extensions<P: Packet>(packet: &P, net: &mut Net<AddrV6>) -> Result<(), PassReason> {
     for _ in 0..MOST_EXTENSIONS {
@@ -102,6 +102,10 @@ pub fn walk_extensions<P: Packet>(packet: &P, net: &mut Net<AddrV6>) -> Result<(
             return Ok(());
         }
         step_over(packet, net)?;
+        if net.fragment {
+            // In all fragments but the first, what follows is anything.
+            return Ok(());
+        }
     }
     if ip_protocol::is_extension(net.protocol) { Err(PassReason::Extensions) } else { Ok(()) }
 }
@@ -114,8 +118,9 @@ fn step_over<P: Packet>(packet: &P, net: &mut Net<AddrV6>) -> Result<(), PassRea
     }
     let Some(extension) = packet.header::<Extension>(net.l4) else { return Err(PassReason::Malformed) };
     if net.protocol == ip_protocol::FRAGMENT {
-        // A fragment header of a whole packet (RFC 6946) is none.
-        net.fragment |= u16::from_be_bytes([extension.rest[0], extension.rest[1]]) & 0xfff9 != 0;
+        // Of a whole packet (RFC 6946) it is taken off where fragments are put together; ICMP is not, and the header does no harm.
+        let is_whole = u16::from_be_bytes([extension.rest[0], extension.rest[1]]) & 0xfff9 == 0;
+        net.fragment |= !is_whole || extension.next != ip_protocol::ICMPV6;
         net.l4 += Extension::LEN;
     } else {
         net.l4 += Extension::LEN + ((extension.len as usize) << 3);

@@ -25,6 +25,8 @@ pub mod flag {
     pub const IPV6: u16 = 1 << 10;
     /// Its weight is 0.
     pub const QUIESCED: u16 = 1 << 11;
+    /// `pmtu_disc` is off: what is too long for a tunnel is cut outside, and never refused.
+    pub const CUT_OUTSIDE: u16 = 1 << 12;
 }
 
 /// Is it one to which packets can go the short way: in its service, another host, with a known next hop, and a tunnel, if it is

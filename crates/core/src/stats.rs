@@ -62,6 +62,8 @@ pub struct Counters {
     pub expired: Cell64,
     /// While a new connection takes the place of another: the server that still counts that one, plus 1. Else 0.
     pub predecessor: Cell64,
+    /// Fragments handed to the daemon.
+    pub fragments: Cell64,
 }
 
 /// ICMP errors that a processor may send in a quarter second: the kernel's `icmp_msgs_per_sec`, 1000.

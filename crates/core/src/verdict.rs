@@ -50,7 +50,7 @@ reasons! {
         /// TTL exhausted, and the rate of ICMP answers is too.
         TtlExceeded = 6, "ttl_exceeded", "the packet's time to live ended here";
         /// Larger than the way to the server.
-        TooBig = 7, "too_big", "the packet is larger than the way to the server takes";
+        TooBig = 7, "too_big", "the packet is larger than the way takes";
         /// The transport header is cut.
         Malformed = 8, "malformed", "the packet to a virtual service has a cut or impossible header";
         /// A record or a map that must exist was not found.
@@ -65,6 +65,12 @@ reasons! {
         NoRoute = 13, "no_route_to_client", "the director has no route to the client";
         /// An ICMP error about a NAT connection, or about a tunnel's packet, that was damaged on its way.
         IcmpChecksum = 14, "icmp_checksum", "an ICMP error about a connection fails its checksum";
+        /// The first fragment of a packet whose others did not come.
+        Incomplete = 15, "incomplete", "fragments of a packet did not all come in time";
+        /// No room in the ring to the daemon.
+        RingFull = 16, "ring_full", "fragments, or packets to be cut, wait for a daemon: it is not running, or too busy";
+        /// Too long for the ring's records.
+        TooLong = 17, "too_long", "a fragment, or a packet to be cut, is longer than the daemon takes";
     }
 }
 
@@ -78,7 +84,7 @@ reasons! {
         /// A header is cut, lies about its length, or has a wrong checksum.
         Malformed = 2, "malformed", "the packet's headers are cut, lie about its length or fail their checksum";
         /// A fragment.
-        Fragment = 3, "fragment", "the packet is a fragment";
+        Fragment = 3, "fragment", "the packet is a fragment of an ICMP message";
         /// ICMP: the stack answers for the VIP.
         Icmp = 4, "icmp", "ICMP is answered by the director's own stack";
         /// A transport protocol that is not balanced.
@@ -128,6 +134,17 @@ pub enum Verdict {
     /// Out of another interface.
     Redirect {
         /// Its index.
+        ifindex: u32,
+    },
+    /// Out of this interface, in pieces no longer than [`crate::env::Env::cut_to`] was told: the daemon's work, since a program
+    /// makes one packet of one.
+    Cut {
+        /// Its index.
+        ifindex: u32,
+    },
+    /// It is a fragment: to the daemon, which puts the packet together and asks about it.
+    PutTogether {
+        /// The interface that it came in by.
         ifindex: u32,
     },
     /// As [`Verdict::Transmit`], but it is an ICMP error of the director's now.

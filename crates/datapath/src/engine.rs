@@ -544,7 +544,7 @@ impl Engine {
         record.set_addr(addr_bytes(key.addr));
         record.set_place(Place { service: seat.id, stats: lane.stats });
         record.set_tunnel_port(spec.tunnel.port.to_be_bytes());
-        record.set_flags(flags_of(spec, record.flags()));
+        record.set_flags(self.with_tunables(flags_of(spec, record.flags())));
         block.port[at].store(u32::from(u16::from_ne_bytes(key.port.to_be_bytes())));
         write_thresholds(block, at, spec);
         block.order[at].store(lane.order);
@@ -656,7 +656,6 @@ impl Engine {
             (Tunable::ExpireNodestConn, switch::EXPIRE_NODEST_CONN),
             (Tunable::ExpireQuiescentTemplate, switch::EXPIRE_QUIESCENT_TEMPLATE),
             (Tunable::NatIcmpSend, switch::NAT_ICMP_SEND),
-            (Tunable::PmtuDisc, switch::PMTU_DISC),
             (Tunable::ScheduleIcmp, switch::SCHEDULE_ICMP),
             (Tunable::SloppySctp, switch::SLOPPY_SCTP),
         ] {
@@ -666,6 +665,19 @@ impl Engine {
         let ticks = |tunable| tunables.get(tunable) * Tick::PER_SECOND;
         config.lblc_expiration.store(ticks(Tunable::LblcExpiration));
         config.lblcr_expiration.store(ticks(Tunable::LblcrExpiration));
+        let lanes = self.roster.seats().flat_map(|(_, seat)| seat.lanes.values());
+        lanes
+            .map(|lane| self.record(lane.id))
+            .for_each(|record| record.set_flags(self.with_tunables(record.flags())));
+    }
+
+    /// A server's flags with those that tunables decide.
+    fn with_tunables(&self, flags: u16) -> u16 {
+        if self.model.tunables().is_on(Tunable::PmtuDisc) {
+            flags & !server_flag::CUT_OUTSIDE
+        } else {
+            flags | server_flag::CUT_OUTSIDE
+        }
     }
 
     /// The rules of marks. A packet that comes while they are written may see some of the old and some of the new ones.

@@ -51,6 +51,8 @@ pub struct HostEnv<'t> {
     routes: RefCell<Routes<'t>>,
     /// Addresses whose neighbours were asked for.
     pub wanted: RefCell<Vec<IpAddr>>,
+    /// In pieces of how many bytes the latest packet leaves that is to be cut.
+    pub cut_to: Cell<u16>,
     /// What the ways to servers have turned out to take.
     pub path_mtus: RefCell<Vec<(IpAddr, u16)>>,
 }
@@ -74,6 +76,7 @@ impl<'t> HostEnv<'t> {
             options_progress: Progress::default(),
             routes: RefCell::new(Box::new(|_| Route::None)),
             wanted: RefCell::default(),
+            cut_to: Cell::new(0),
             path_mtus: RefCell::default(),
         }
     }
@@ -224,6 +227,10 @@ impl<'t> Env for HostEnv<'t> {
 
     fn learned_path_mtu(&self, server: AddrV6, mtu: u16) {
         self.path_mtus.borrow_mut().push((Ipv6Addr::from(server.bytes()).to_canonical(), mtu));
+    }
+
+    fn cut_to(&self, bytes: u16) {
+        self.cut_to.set(bytes);
     }
 
     fn repeat<S: Step>(&self, n: u32, step: &mut S) {

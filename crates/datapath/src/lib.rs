@@ -2,12 +2,14 @@
 //!
 //! [`tables::Tables`] is the memory: the kernel's maps or plain memory. [`engine::Engine`] carries out an operator's
 //! changes in it. [`xdp`] loads and attaches the programs, [`nexthop`] finds the way to the servers, [`host`] runs the
-//! same core without a kernel, and [`rehearsal`] runs it on a packet without changing anything.
+//! same core without a kernel, and [`rehearsal`] runs it on a packet without changing anything. [`fragments`] puts
+//! packets together and cuts them.
 
 pub mod conns;
 pub mod engine;
 pub mod estimator;
 pub mod evict;
+pub mod fragments;
 pub mod host;
 pub mod journal;
 mod lines;

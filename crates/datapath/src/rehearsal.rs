@@ -297,6 +297,8 @@ impl<'t> Env for Rehearsal<'t> {
 
     fn learned_path_mtu(&self, _server: AddrV6, _mtu: u16) {}
 
+    fn cut_to(&self, _bytes: u16) {}
+
     fn repeat<S: Step>(&self, n: u32, step: &mut S) {
         for i in 0..n {
             if !step.turn(i) {

@@ -14,16 +14,20 @@ use std::sync::Arc;
 use aya::maps::{Map, MapData, ProgramArray, RingBuf};
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode};
-use aya::programs::{ProgramError, ProgramFd, TestRun, TestRunOptions, Xdp as XdpProgram};
+use aya::programs::{ProgramError, ProgramFd, TestRun, TestRunAttrs, TestRunOptions, Xdp as XdpProgram};
 use aya::{Ebpf, EbpfLoader};
 use thiserror::Error;
+use xlvs_core::checksum;
 use xlvs_core::conn::LANES;
 use xlvs_core::conn::word::Tick;
 use xlvs_core::director::Stage;
+use xlvs_core::errand::Question;
 use xlvs_core::marks;
+use xlvs_core::packet::Frame;
 use xlvs_core::service::BLOCK;
 
 use crate::evict::{Doomed, Evictor};
+use crate::fragments::{Director, Fate, Outgoing};
 use crate::mapping::Mapping;
 use crate::objects;
 use crate::sweep::Remover;
@@ -123,7 +127,7 @@ pub struct Pins {
     root: PathBuf,
 }
 
-const MAPS: [&str; 19] = [
+const MAPS: [&str; 20] = [
     "CONNS_V4",
     "REPLIES_V4",
     "SERVICES_V4",
@@ -139,6 +143,7 @@ const MAPS: [&str; 19] = [
     "STATS",
     "COUNTERS",
     "WANTED",
+    "ERRANDS",
     "STAGES",
     "AFFINITY",
     "SETS",
@@ -146,7 +151,8 @@ const MAPS: [&str; 19] = [
 ];
 
 /// The programs that run as long as there is a daemon, and those that run on without it.
-const PROGRAMS: [&str; 5] = ["xlvs_director", "xlvs_clock", "xlvs_sweep", "xlvs_evict", "xlvs_collect"];
+const PROGRAMS: [&str; 6] =
+    ["xlvs_director", "xlvs_clock", "xlvs_sweep", "xlvs_evict", "xlvs_collect", "xlvs_give_back"];
 
 /// The programs of the stages after the first.
 const STAGES: [(Stage, &str); Stage::COUNT as usize] = [
@@ -159,6 +165,7 @@ const STAGES: [(Stage, &str); Stage::COUNT as usize] = [
     (Stage::RelatedV6, "xlvs_related_v6"),
     (Stage::HearsayV4, "xlvs_hearsay_v4"),
     (Stage::HearsayV6, "xlvs_hearsay_v6"),
+    (Stage::Fragments, "xlvs_fragments"),
 ];
 
 impl Pins {
@@ -223,6 +230,9 @@ fn ensure_bpffs(path: &Path) -> Result<(), XdpError> {
     nix::mount::mount(Some("bpf"), path, Some("bpf"), nix::mount::MsFlags::empty(), None::<&str>)
         .map_err(|e| XdpError::NoBpfFs { path: path.to_owned(), source: e.into() })
 }
+
+/// A ring that programs write and the daemon reads.
+pub type Ring = RingBuf<MapData>;
 
 /// The data plane.
 pub struct Xdp {
@@ -291,8 +301,62 @@ impl Xdp {
     }
 
     /// What packets have the daemon know ([`xlvs_core::tidings`]).
-    pub fn take_wanted(&mut self) -> Option<RingBuf<MapData>> {
+    pub fn take_wanted(&mut self) -> Option<Ring> {
         self.ebpf.take_map("WANTED").and_then(|m| RingBuf::try_from(m).ok())
+    }
+
+    /// What programs have the daemon do with packets ([`xlvs_core::errand`]).
+    pub fn take_errands(&mut self) -> Option<Ring> {
+        self.ebpf.take_map("ERRANDS").and_then(|m| RingBuf::try_from(m).ok())
+    }
+
+    /// Gives a frame to the stack, as if it had just come in by this interface.
+    pub fn give_back(&self, ifindex: u32, frame: &[u8]) -> Result<(), XdpError> {
+        let context = context(ifindex, 0, frame.len());
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            attrs: TestRunAttrs::new().xdp_live_frames(1),
+            ..TestRunOptions::new()
+        };
+        let run = program(&self.ebpf, "xlvs_give_back")?.test_run(options);
+        run.map(drop).map_err(|e| XdpError::Load(explain(&e)))
+    }
+
+    /// Asks a program about a packet that came in by this interface in fragments of which the largest was so long. A test run
+    /// takes no more than a page, so a long packet's end is only described.
+    fn ask(&self, name: &str, ifindex: u32, frame: &[u8], largest: u16) -> Result<Fate, XdpError> {
+        let (head, rest) = frame.split_at(frame.len().min(ASKED_AT_ONCE));
+        let beyond =
+            u16::try_from(rest.len()).map_err(|_| XdpError::Load("the packet is too long".into()))?;
+        let question = Question::new(largest, beyond, checksum::sum_of_bytes(rest));
+        let data = [&question.bytes()[..], head].concat();
+        let context = context(ifindex, Question::LEN, data.len());
+        let mut out = vec![0; data.len() + Frame::HEADROOM];
+        let options = TestRunOptions {
+            data_in: Some(&data),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        };
+        let run = program(&self.ebpf, name)?.test_run(options).map_err(|e| XdpError::Load(explain(&e)))?;
+        out.truncate(run.data_size_out as usize);
+        let frame = out.split_off(Question::LEN.min(out.len()));
+        Ok(match (run.return_value, Question::answer(&out)) {
+            (XDP_PASS, _) => Fate::Passes,
+            (XDP_TX, _) => Fate::Leaves(Outgoing { ifindex, frame }),
+            (XDP_REDIRECT, Some((ifindex, cut_to))) if cut_to != 0 => {
+                Fate::LeavesInPieces(Outgoing { ifindex, frame: [&frame[..], rest].concat() }, cut_to)
+            }
+            _ => Fate::Dropped,
+        })
+    }
+
+    fn ask_or_say(&self, name: &str, ifindex: u32, frame: &[u8], largest: u16) -> Fate {
+        self.ask(name, ifindex, frame, largest).unwrap_or_else(|why| {
+            tracing::error!(%why, ifindex, "a packet that came in fragments is dropped: the program cannot be asked");
+            Fate::Dropped
+        })
     }
 
     /// Attaches the director to an interface, in the place of an older one where there is one. Returns whether it runs
@@ -432,6 +496,41 @@ impl Xdp {
         out.truncate(len);
         Ok((result.return_value, out))
     }
+}
+
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+const XDP_REDIRECT: u32 = 4;
+
+/// How much of a packet a program is shown that is asked about it: what a test run's page has room for, and even. What an ICMP error
+/// quotes is less.
+const ASKED_AT_ONCE: usize = 3328;
+
+/// A test run's `xdp_md`: metadata of so many bytes in front, so many bytes in all, and the interface that it came in by.
+fn context(ifindex: u32, metadata: usize, len: usize) -> [u8; 24] {
+    let words = [metadata as u32, len as u32, 0, ifindex, 0, 0];
+    let mut context = [0; 24];
+    for (place, word) in context.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *place = word.to_ne_bytes();
+    }
+    context
+}
+
+impl Director for Xdp {
+    fn decide(&self, ifindex: u32, frame: &[u8], largest: u16) -> Fate {
+        let stage = Stage::of_whole(kind_of(frame));
+        let name = STAGES.iter().find(|(of, _)| *of == stage).map_or("", |(_, name)| *name);
+        self.ask_or_say(name, ifindex, frame, largest)
+    }
+
+    fn decide_incomplete(&self, ifindex: u32, first: &[u8]) -> Fate {
+        self.ask_or_say("xlvs_fragments", ifindex, first, u16::MAX)
+    }
+}
+
+/// A frame's ethertype; 0 of none.
+fn kind_of(frame: &[u8]) -> u16 {
+    frame.get(12..14).map_or(0, |kind| u16::from_be_bytes([kind[0], kind[1]]))
 }
 
 /// Slots in one run of `xlvs_sweep`. The kernel puts into a test run's first buffer, all that the program sees, what a page has

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use bpffs::BpfFs;
 use xlvs_core::conn::Bucket;
 use xlvs_core::director;
+use xlvs_core::errand::{ErrandView, Kind};
 use xlvs_core::packet::{Frame, Packet};
 use xlvs_core::server::Hop;
 use xlvs_core::verdict::Verdict;
 use xlvs_datapath::engine::Engine;
+use xlvs_datapath::fragments::{Director, Fate, Outgoing};
 use xlvs_datapath::host::HostEnv;
 use xlvs_datapath::tables::{Sizes, Tables};
 use xlvs_datapath::xdp::{Pins, Xdp};
@@ -55,7 +57,7 @@ fn address(addr: [u8; 4]) -> IpAddr {
 const PORTS: [u16; 6] = [80, 443, 53, 21, 500, 0];
 
 /// Tunables that packets see, and values for them.
-const TUNABLES: [(Tunable, &[u32]); 7] = [
+const TUNABLES: [(Tunable, &[u32]); 8] = [
     (Tunable::SloppySctp, &[1]),
     (Tunable::ScheduleIcmp, &[1]),
     (Tunable::SloppyTcp, &[1]),
@@ -63,6 +65,7 @@ const TUNABLES: [(Tunable, &[u32]); 7] = [
     (Tunable::ExpireNodestConn, &[1]),
     (Tunable::ExpireQuiescentTemplate, &[1]),
     (Tunable::SecureTcp, &[3]),
+    (Tunable::PmtuDisc, &[0]),
 ];
 
 fn random_service(random: &mut Random, key: ServiceKey, scheduler: Scheduler) -> ServiceSpec {
@@ -389,7 +392,7 @@ fn resolve(engine: &Engine, random: &mut Random) {
 
 fn action(verdict: Verdict) -> u32 {
     match verdict {
-        Verdict::Drop(_) => 1,
+        Verdict::Drop(_) | Verdict::Cut { .. } | Verdict::PutTogether { .. } => 1,
         Verdict::Pass(_) => 2,
         Verdict::Transmit { .. } | Verdict::Answer { .. } => 3,
         Verdict::Redirect { .. } => 4,
@@ -421,7 +424,9 @@ fn compare(name: &str, seed: u64, packets: usize) {
     let fs = BpfFs::new(name);
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get()) as u32;
     let sizes = Sizes::for_site(2000, 128, 2048, cpus);
-    let xdp = Xdp::load(Pins::on(&fs.0).expect("a BPF file system"), sizes, 42).expect("the program loads");
+    let mut xdp =
+        Xdp::load(Pins::on(&fs.0).expect("a BPF file system"), sizes, 42).expect("the program loads");
+    let mut ring = xdp.take_errands().expect("a ring of errands");
     let host = Arc::new(Tables::on_heap(sizes, 42));
     let site = random_site(&mut random);
     let mut engines = [Engine::new(Arc::clone(&host)), Engine::new(Arc::clone(xdp.tables()))];
@@ -434,6 +439,11 @@ fn compare(name: &str, seed: u64, packets: usize) {
     let env = HostEnv::new(&host, 0);
     let mut verdicts = std::collections::BTreeMap::new();
     for n in 0..packets {
+        if random.one_in(12) {
+            let verdict = compare_whole(&mut random, &xdp, &env, &format!("packet {n} of seed {seed}"));
+            *verdicts.entry(format!("whole {}", kind(verdict))).or_insert(0) += 1;
+            continue;
+        }
         let frame = random_packet(&mut random);
         let mut buffer = vec![0; Frame::HEADROOM];
         buffer.extend(&frame);
@@ -441,10 +451,19 @@ fn compare(name: &str, seed: u64, packets: usize) {
         env.set_now(xdp.now().expect("the clock runs").count());
         let verdict = director::balance(&mut packet, &env);
         let (kernel_action, kernel_bytes) = xdp.try_packet(&frame).expect("the packet runs");
-        *verdicts
-            .entry(format!("{verdict:?}").split(" {").next().unwrap_or_default().to_owned())
-            .or_insert(0) += 1;
+        *verdicts.entry(kind(verdict)).or_insert(0) += 1;
         assert_eq!(action(verdict), kernel_action, "packet {n} of seed {seed}: {verdict:?}\n{frame:02x?}");
+        let errand = match verdict {
+            Verdict::Cut { ifindex } => Some((Kind::Cut, ifindex, packet.bytes())),
+            Verdict::PutTogether { ifindex } => Some((Kind::PutTogether, ifindex, &frame[..])),
+            _ => None,
+        };
+        let record = ring.next();
+        let handed = record.as_deref().and_then(ErrandView::from_bytes);
+        let cut_to = handed.map(|handed| handed.cut_to).filter(|_| matches!(verdict, Verdict::Cut { .. }));
+        assert_eq!(cut_to.unwrap_or(env.cut_to.get()), env.cut_to.get(), "packet {n} of seed {seed}");
+        let handed = handed.map(|handed| (handed.kind, handed.ifindex, handed.frame));
+        assert!(handed == errand, "packet {n} of seed {seed}: {verdict:?}\n{frame:02x?}");
         if kernel_action > 1 {
             assert_eq!(packet.len(), kernel_bytes.len(), "packet {n} of seed {seed}: {verdict:?}");
             assert_eq!(packet.bytes(), kernel_bytes, "packet {n} of seed {seed}: {verdict:?}\n{frame:02x?}");
@@ -457,7 +476,66 @@ fn compare(name: &str, seed: u64, packets: usize) {
     assert!(contents(&host.replies_v6) == contents(&xdp.tables().replies_v6), "replies after seed {seed}");
     assert_eq!(xlvs_datapath::conns::discrepancies(&host), []);
     println!("seed {seed}: {verdicts:?}");
-    assert!(verdicts.len() > 6, "the packets met too few fates: {verdicts:?}");
+    assert!(verdicts.len() > 8, "the packets met too few fates: {verdicts:?}");
+    assert!(
+        verdicts.contains_key("whole Cut"),
+        "no packet was sent on that had come in fragments: {verdicts:?}"
+    );
+}
+
+fn kind(verdict: Verdict) -> String {
+    format!("{verdict:?}").split(" {").next().unwrap_or_default().to_owned()
+}
+
+/// Asks both about a packet that came in fragments. The kernel sees the head of a long one only, and must say the same.
+fn compare_whole(random: &mut Random, xdp: &Xdp, env: &HostEnv<'_>, which: &str) -> Verdict {
+    let frame = random_whole(random);
+    let largest = random.of(&[576, 1280, 1400, 1500]);
+    env.set_now(xdp.now().expect("the clock runs").count());
+    let mut buffer = vec![0; Frame::HEADROOM];
+    buffer.extend(&frame);
+    let mut packet = Frame::new(&mut buffer, Frame::HEADROOM).put_together_from(largest);
+    let verdict = director::balance_whole(&mut packet, env);
+    let bytes = packet.bytes().to_vec();
+    let expected = match verdict {
+        Verdict::Pass(_) => Fate::Passes,
+        Verdict::Answer { ifindex } => Fate::Leaves(Outgoing { ifindex, frame: bytes }),
+        Verdict::Cut { ifindex } => {
+            Fate::LeavesInPieces(Outgoing { ifindex, frame: bytes }, env.cut_to.get())
+        }
+        Verdict::Drop(_) | Verdict::PutTogether { .. } => Fate::Dropped,
+        Verdict::Transmit { .. } | Verdict::Redirect { .. } => panic!("{which} leaves whole"),
+    };
+    let fate = xdp.decide(1, &frame, largest);
+    assert!(
+        fate == expected,
+        "{which}: {verdict:?}, {} bytes\n{:02x?}",
+        frame.len(),
+        &frame[..frame.len().min(120)]
+    );
+    verdict
+}
+
+/// A packet from a client or a server, of any length.
+fn random_whole(random: &mut Random) -> Vec<u8> {
+    let (client, server) = ([10, 0, 0, 1 + random.below(4) as u8], [10, 1, 0, 10 + random.below(20) as u8]);
+    let (client_port, service_port) = (40000 + random.below(40) as u16, random.of(&[80, 443, 53, 8080]));
+    let vip = random.of(&VIPS);
+    let (src, dst, ports) = if random.one_in(4) {
+        (server, client, (service_port, client_port))
+    } else {
+        (client, vip, (client_port, service_port))
+    };
+    let payload = random.of(&[20, 1900, 9000]);
+    // SCTP's checksum is made of all of a packet, which is not shown.
+    let protocol = if payload > 1900 { random.of(&[6, 17]) } else { random.of(&[6, 17, 17, 132]) };
+    let (flags, payload) = (random.of(&[0x02, 0x10, 0x11]), random.below(payload) as usize);
+    let l4 = build_l4(random, ports, protocol, flags, payload);
+    if random.one_in(2) {
+        let [src, dst] = [src, dst].map(octets_v6);
+        return build_v6(random, src, dst, protocol, l4);
+    }
+    with_ip(random, src, dst, protocol, 0, l4)
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #![feature(asm_experimental_arch)]
 
 #[path = "../packet.rs"]
+#[allow(dead_code, reason = "nobody asks about packets here")]
 mod packet;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};

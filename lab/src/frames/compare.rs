@@ -12,6 +12,7 @@ use super::{from_hex, list, to_hex};
 const ETHERNET: usize = 14;
 const V4_HEADER: usize = 20;
 const V6_HEADER: usize = 40;
+const FRAGMENT_HEADER: usize = 8;
 const ICMP: u8 = 1;
 const UDP: u8 = 17;
 const FRAGMENT: u8 = 44;
@@ -130,11 +131,14 @@ impl Senders {
         }
         if packet[6] == UDP {
             mask_gue(&mut packet[V6_HEADER..]);
-        } else if packet[6] == FRAGMENT
-            && let Some(id) = packet.get_mut(44..48)
-            && !self.fragments.contains(&*id)
-        {
-            id.fill(0);
+        } else if packet[6] == FRAGMENT && packet.len() >= V6_HEADER + FRAGMENT_HEADER {
+            let (header, data) = packet[V6_HEADER..].split_at_mut(FRAGMENT_HEADER);
+            if header[0] == UDP && header[2] == 0 && header[3] & 0xf8 == 0 {
+                mask_gue(data);
+            }
+            if !self.fragments.contains(&header[4..8]) {
+                header[4..8].fill(0);
+            }
         }
     }
 }

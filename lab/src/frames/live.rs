@@ -19,6 +19,12 @@ use crate::play::read;
 /// How long frames are waited for; the recorder's patience was the same.
 const SOON: Duration = Duration::from_millis(25);
 
+/// The same for what goes by way of the daemon: fragments, and packets that may have to be cut. A busy machine lets it wait.
+const SOON_BY_THE_DAEMON: Duration = Duration::from_millis(100);
+
+/// From so many bytes on a frame may be too long for a way.
+const LONG: usize = 1300;
+
 /// How long the daemon takes to hear of a change of links, addresses or routes.
 const HEARD: Duration = Duration::from_millis(50);
 
@@ -154,6 +160,17 @@ fn says_too_big(step: &Value) -> bool {
     }
 }
 
+fn goes_by_the_daemon(frame: &[u8]) -> bool {
+    const MORE_OR_OFFSET: u8 = 0x3f;
+    const FRAGMENT: u8 = 44;
+    let is_fragment = match frame.get(14).map(|first| first >> 4) {
+        Some(4) => frame.get(20..22).is_some_and(|field| field[0] & MORE_OR_OFFSET != 0 || field[1] != 0),
+        Some(6) => frame.get(20) == Some(&FRAGMENT),
+        _ => false,
+    };
+    is_fragment || frame.len() > LONG
+}
+
 impl Stage for Live<'_> {
     fn tune(&mut self, name: &str, value: u32) -> Result<()> {
         let shown = self.director.command("tune", &[name])?;
@@ -191,7 +208,7 @@ impl Stage for Live<'_> {
 
     fn send(&mut self, side: Side, frame: &[u8]) -> Result<Vec<Seen>> {
         self.ends.send(side, frame)?;
-        self.ends.seen_within(SOON)
+        self.ends.seen_within(if goes_by_the_daemon(frame) { SOON_BY_THE_DAEMON } else { SOON })
     }
 
     fn wait(&mut self, time: Duration) -> Result<Vec<Seen>> {

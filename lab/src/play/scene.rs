@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::{list, number, text};
 use crate::client::{PATIENCE, refused};
-use crate::name_server::{answer, receive};
+use crate::name_server::{Asked, answer, receive};
 use crate::topology::Lab;
 
 const ACCEPT_PATIENCE: Duration = Duration::from_secs(1);
@@ -115,8 +115,8 @@ impl<'a> Scene<'a> {
             client.take_error()?;
             return Ok(NOBODY.to_owned());
         };
-        if let Some((asker, asked)) = receive(socket)? {
-            answer(socket, &format!("rs{server}"), asker, asked).ok();
+        if let Some(Asked { asker, at, .. }) = receive(socket, &mut [0; 16])? {
+            answer(socket, format!("rs{server}").as_bytes(), asker, at).ok();
             client.set_read_timeout(Some(self.answer_patience))?;
             client.recv(&mut [0; 16]).ok();
         }

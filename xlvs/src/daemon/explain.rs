@@ -158,14 +158,17 @@ fn load(scheduler: Scheduler, server: &ServerView) -> Option<f64> {
 
 fn fate_of(outcome: &Outcome) -> (Fate, Option<&'static str>, String) {
     match outcome.verdict {
-        Verdict::Transmit { .. } | Verdict::Redirect { .. } if outcome.routed => {
+        Verdict::Transmit { .. } | Verdict::Redirect { .. } | Verdict::Cut { .. } if outcome.routed => {
             let way = "sent to the client with the VIP as its source, where the host's routing table says";
             (Fate::Forward, None, format!("a reply: {way}"))
         }
-        Verdict::Transmit { ifindex } | Verdict::Redirect { ifindex } => {
+        Verdict::Transmit { ifindex } | Verdict::Redirect { ifindex } | Verdict::Cut { ifindex } => {
             let name = if_indextoname(ifindex)
                 .map_or_else(|_| format!("interface {ifindex}"), |name| name.to_string_lossy().into_owned());
             (Fate::Forward, None, format!("sent to the server by {name}"))
+        }
+        Verdict::PutTogether { .. } => {
+            (Fate::Forward, None, "a fragment: it waits for the others".to_owned())
         }
         Verdict::Pass(PassReason::NotOurs) => pass(PassReason::NotOurs, "not a packet of the director's"),
         Verdict::Pass(reason) => pass(reason, "passed to the director's own stack"),

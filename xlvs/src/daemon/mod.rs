@@ -1,9 +1,10 @@
-//! `xlvs run`: the daemon. Packets do not need it; changes, next hops and the end of connections do.
+//! `xlvs run`: the daemon. Packets do not need it, but for fragments; changes, next hops and the end of connections do.
 
 mod agents;
 mod checks;
 mod configure;
 mod control;
+mod errands;
 mod explain;
 mod full_table;
 mod hops;
@@ -15,7 +16,7 @@ mod start;
 mod status;
 mod upkeep;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use xlvs_datapath::engine::Engine;
+use xlvs_datapath::fragments::Tally;
 use xlvs_datapath::xdp::{Mode, Xdp};
 use xlvs_model::Config;
 use xlvs_model::config::{CONNS, SERVERS, SERVICES, Sizes};
@@ -121,6 +123,8 @@ pub struct Daemon {
     hops: hops::Hops,
     /// Whether each interface's driver runs the program itself.
     native: RefCell<HashMap<String, bool>>,
+    /// What became of fragments, and of packets to be cut.
+    fragments: Cell<Tally>,
     began: Instant,
 }
 
@@ -172,6 +176,7 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
     }
     let hops = hops::follow(Rc::clone(&daemon))?;
     let wanted = upkeep::heed_tidings(Rc::clone(&daemon));
+    let errands = errands::run(Rc::clone(&daemon));
     let control = control::serve(Rc::clone(&daemon), listener);
     let upkeep = upkeep::run(Rc::clone(&daemon));
     let checks = checks::run(Rc::clone(&daemon));
@@ -187,6 +192,7 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
         () = checks => {}
         () = agents => {}
         () = wanted => {}
+        () = errands => {}
     }
     let _gone = std::fs::remove_file(daemon.options.paths.socket());
     tracing::info!("the daemon ends; packets go on being forwarded; `xlvs unload` ends that too");

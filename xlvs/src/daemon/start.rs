@@ -1,5 +1,6 @@
 //! From nothing, or from what another daemon left, to a director that forwards.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<(Daemon
                 xdp: xdp.into(),
                 hops: hops::Hops::default(),
                 native: native.into(),
+                fragments: Cell::default(),
                 began: Instant::now(),
             };
             Ok((daemon, Some(pins).filter(|_| fresh)))

@@ -3,13 +3,14 @@
 use xlvs_core::stats::Counters;
 use xlvs_core::verdict::{DropReason, PassReason};
 use xlvs_datapath::engine::Engine;
+use xlvs_datapath::fragments::Tally;
 use xlvs_datapath::roster::Lane;
 use xlvs_datapath::tables::Tables;
 use xlvs_datapath::xdp::Presence;
 
 use super::Daemon;
 use crate::overview::{
-    Connections, Interface, InterfaceState, Overview, Reason, Room, Unreached, UnreachedKey,
+    Connections, Fragments, Interface, InterfaceState, Overview, Reason, Room, Unreached, UnreachedKey,
 };
 
 /// So many servers' next hops are asked about; the others have the same reasons.
@@ -39,6 +40,7 @@ fn seen_now(daemon: &Daemon) -> Overview {
         connections: connections(tables),
         forwarded: total(|c| c.forwarded.load()),
         answered: total(|c| c.answered.load()),
+        fragments: fragments(daemon, total(|c| c.fragments.load())),
         drops: drops(tables),
         passes: passes(tables),
     }
@@ -89,6 +91,11 @@ fn connections(tables: &Tables) -> Connections {
         slots: u64::from(tables.slots()),
         expired_by_packets: tables.counters.iter().map(|c| c.expired.load()).sum(),
     }
+}
+
+fn fragments(daemon: &Daemon, came: u64) -> Fragments {
+    let Tally { whole, cut, failed, no_room } = daemon.fragments.get();
+    Fragments { came, whole, cut, failed, no_room }
 }
 
 fn drops(tables: &Tables) -> Vec<Reason> {

@@ -19,6 +19,7 @@ use xlvs_core::wire::ip_protocol;
 use xlvs_datapath::conns;
 use xlvs_datapath::engine::{ApplyError, Engine};
 use xlvs_datapath::evict;
+use xlvs_datapath::fragments::{self, Outgoing};
 use xlvs_datapath::host::{Asked, HostEnv};
 use xlvs_datapath::sweep::Sweeper;
 use xlvs_datapath::tables::{Sizes, Tables};
@@ -209,13 +210,42 @@ impl<'t> Director<'t> {
 
     /// A frame comes in by this interface: the verdict, and its bytes afterwards.
     pub fn forward(&self, ingress: u32, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        self.decide(ingress, frame, 0, |packet, env| director::balance(packet, env))
+    }
+
+    /// What a stage says of a frame that was put together from fragments of which the largest was so long (0: it came whole).
+    fn decide(
+        &self,
+        ingress: u32,
+        frame: &[u8],
+        largest: u16,
+        stage: impl Fn(&mut Frame<'_>, &HostEnv<'t>) -> Verdict,
+    ) -> (Verdict, Vec<u8>) {
         let mut buffer = vec![0; Frame::HEADROOM];
         buffer.extend(frame);
-        let mut packet = Frame::new(&mut buffer, Frame::HEADROOM);
+        let mut packet = Frame::new(&mut buffer, Frame::HEADROOM).put_together_from(largest);
         self.env.set_ingress(ingress);
-        let verdict = director::balance(&mut packet, &self.env);
+        let verdict = stage(&mut packet, &self.env);
         self.learn_path_mtus();
         (verdict, packet.bytes().to_vec())
+    }
+
+    /// In pieces of how many bytes the latest packet leaves that is to be cut.
+    pub fn cut_to(&self) -> u16 {
+        self.env.cut_to.get()
+    }
+
+    fn fate(&self, (verdict, frame): (Verdict, Vec<u8>)) -> fragments::Fate {
+        match verdict {
+            Verdict::Transmit { ifindex } | Verdict::Redirect { ifindex } | Verdict::Answer { ifindex } => {
+                fragments::Fate::Leaves(Outgoing { ifindex, frame })
+            }
+            Verdict::Cut { ifindex } => {
+                fragments::Fate::LeavesInPieces(Outgoing { ifindex, frame }, self.cut_to())
+            }
+            Verdict::Pass(_) => fragments::Fate::Passes,
+            Verdict::Drop(_) | Verdict::PutTogether { .. } => fragments::Fate::Dropped,
+        }
     }
 
     fn learn_path_mtus(&self) {
@@ -230,9 +260,10 @@ impl<'t> Director<'t> {
     pub fn receive(&self, ingress: u32, frame: &[u8]) -> Fate {
         let (verdict, bytes) = self.forward(ingress, frame);
         match verdict {
-            Verdict::Transmit { .. } | Verdict::Redirect { .. } => Fate::Sent(bytes),
+            // No packet of the cases is longer than its way takes.
+            Verdict::Transmit { .. } | Verdict::Redirect { .. } | Verdict::Cut { .. } => Fate::Sent(bytes),
             Verdict::Answer { .. } | Verdict::Pass(_) => Fate::Refused,
-            Verdict::Drop(_) => Fate::Lost,
+            Verdict::Drop(_) | Verdict::PutTogether { .. } => Fate::Lost,
         }
     }
 
@@ -311,6 +342,20 @@ fn source_towards(addr: IpAddr) -> IpAddr {
     match addr {
         IpAddr::V4(_) => IpAddr::from([10, 1, 0, 254]),
         IpAddr::V6(_) => IpAddr::from([0xfd01, 0, 0, 0, 0, 0, 0, 0xfe]),
+    }
+}
+
+impl fragments::Director for Director<'_> {
+    fn decide(&self, ifindex: u32, frame: &[u8], largest: u16) -> fragments::Fate {
+        self.fate(Director::decide(self, ifindex, frame, largest, |packet, env| {
+            director::balance_whole(packet, env)
+        }))
+    }
+
+    fn decide_incomplete(&self, ifindex: u32, first: &[u8]) -> fragments::Fate {
+        self.fate(Director::decide(self, ifindex, first, u16::MAX, |packet, env| {
+            director::fragments(packet, env)
+        }))
     }
 }
 

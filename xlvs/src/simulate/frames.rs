@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
+use xlvs_core::errand::{ErrandView, Kind};
 use xlvs_core::verdict::Verdict;
 use xlvs_core::wire::ip_protocol;
+use xlvs_datapath::fragments::{Done, Errands, HIGH_THRESH, Outgoing, Reassembler};
 use xlvs_datapath::tables::Tables;
-use xlvs_lab::frames::{self, Command, Seen, Side, Stage};
+use xlvs_lab::frames::{self, Command, Seen, Side, Stage, site};
 
 use super::director::{self, CLIENT_SIDE, Director, SERVER_SIDE, Ways};
 use super::stack::{Mark, Network, Sent, Stack};
 
 /// Milliseconds between a frame and the next.
 const STEP_MS: u64 = 25;
+/// Where the identifications of fragments begin, which are not compared.
+const SEED: u64 = 1;
 
 /// Plays a fixture: `name`, `steps` (for each what was `seen`, and `conn`), `after`.
 pub fn play(fixture: &Value) -> Result<Value> {
@@ -27,18 +31,42 @@ struct Host<'t> {
     network: Rc<Network>,
     director: Director<'t>,
     stack: Stack,
+    /// What the daemon does.
+    errands: Errands,
+    now: Duration,
 }
 
 impl<'t> Host<'t> {
     fn new(tables: &'t Arc<Tables>) -> Result<Self> {
         let network = Rc::new(Network::of_the_recordings()?);
         let director = Director::among(tables, Rc::clone(&network) as Rc<dyn Ways>);
-        Ok(Self { stack: Stack::new(Rc::clone(&network)), network, director })
+        let time = Duration::from_secs(site::REASSEMBLY_S);
+        let errands = Errands::new(Reassembler::new((time, time), HIGH_THRESH), SEED);
+        Ok(Self { stack: Stack::new(Rc::clone(&network)), network, director, errands, now: Duration::ZERO })
     }
 
     fn pass(&mut self, ms: u64) -> Vec<Sent> {
         self.director.pass(ms);
-        self.stack.pass(ms)
+        self.now += Duration::from_millis(ms);
+        let done = self.errands.tick(self.now, &self.director);
+        let mut sent = self.settle(done);
+        sent.extend(self.stack.pass(ms));
+        sent
+    }
+
+    fn run_errand(&mut self, kind: Kind, ifindex: u32, frame: &[u8]) -> Vec<Sent> {
+        let errand = ErrandView { kind, ifindex, cut_to: self.director.cut_to(), frame };
+        let done = self.errands.run(&errand, self.now, &self.director);
+        self.settle(done)
+    }
+
+    fn settle(&mut self, done: Done) -> Vec<Sent> {
+        let mut sent: Vec<_> =
+            done.sent.into_iter().map(|Outgoing { ifindex, frame }| Sent { ifindex, frame }).collect();
+        for Outgoing { ifindex, frame } in done.passed {
+            sent.extend(self.stack.receive(ifindex, &frame));
+        }
+        sent
     }
 }
 
@@ -78,6 +106,8 @@ impl Stage for Host<'_> {
             Verdict::Transmit { ifindex } | Verdict::Redirect { ifindex } | Verdict::Answer { ifindex } => {
                 vec![Sent { ifindex, frame }]
             }
+            Verdict::Cut { ifindex } => self.run_errand(Kind::Cut, ifindex, &frame),
+            Verdict::PutTogether { ifindex } => self.run_errand(Kind::PutTogether, ifindex, &frame),
             Verdict::Pass(_) => self.stack.receive(ingress, &frame),
             Verdict::Drop(_) => Vec::new(),
         };

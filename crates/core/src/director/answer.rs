@@ -23,6 +23,7 @@ pub struct Answer<A> {
 pub fn hindered<A>(hindrance: Hindrance, source: A) -> Result<Verdict, Answer<A>> {
     let (complaint, otherwise) = match hindrance {
         Hindrance::Drop(reason) => return Ok(Verdict::Drop(reason)),
+        Hindrance::MayBeCut { .. } => return Ok(Verdict::Drop(DropReason::TooBig)),
         Hindrance::TtlExceeded => (Complaint::TTL_EXCEEDED, DropReason::TtlExceeded),
         Hindrance::TooBig { mtu } => (Complaint::too_big(mtu), DropReason::TooBig),
     };
@@ -75,6 +76,11 @@ impl Sent {
             Ok(Verdict::Answer { ifindex }) => (4, ifindex),
             Err(Hindrance::TtlExceeded) => (5, 0),
             Err(Hindrance::TooBig { mtu }) => (6, mtu as u32),
+            Ok(Verdict::Cut { ifindex }) => (7, ifindex),
+            // Neither comes from sending: what may be cut is sent, and fragments are put together before.
+            Err(Hindrance::MayBeCut { .. }) | Ok(Verdict::PutTogether { .. }) => {
+                (1, DropReason::Broken as u32)
+            }
         };
         (kind as u64) << Self::KIND | value as u64
     }
@@ -90,6 +96,7 @@ impl Sent {
             3 => Ok(Verdict::Redirect { ifindex: value }),
             4 => Ok(Verdict::Answer { ifindex: value }),
             5 => Err(Hindrance::TtlExceeded),
+            7 => Ok(Verdict::Cut { ifindex: value }),
             _ => Err(Hindrance::TooBig { mtu: value as u16 }),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! [`known`] takes the packets of connections that go on as before, nearly all of them, and declines everything else without
 //! having changed anything. [`reply`] takes what comes from servers, and [`request`] what is for a VIP. Each is written once for
-//! both families ([`Family`]). [`related_v4`] and [`related_v6`] take ICMP errors about connections.
+//! both families ([`Family`]). [`related_v4`] and [`related_v6`] take ICMP errors about connections, [`fragments`] takes fragments.
 
 mod answer;
 mod connect;
@@ -14,14 +14,17 @@ mod reply;
 mod request;
 mod schedule;
 
+use crate::config::Config;
 use crate::conn::key;
 use crate::env::Env;
 use crate::family::{Family, V4, V6};
+use crate::icmp::Complaint;
 use crate::packet::Packet;
 use crate::parse;
-use crate::verdict::{PassReason, Verdict};
+use crate::verdict::{DropReason, PassReason, Verdict};
 use crate::wire::ethertype;
 
+use answer::Answer;
 use flow::{Flow, Recognised};
 
 pub use connect::{mark_key, service_key};
@@ -49,11 +52,18 @@ pub enum Stage {
     HearsayV4 = 7,
     /// [`hearsay`] of IPv6
     HearsayV6 = 8,
+    /// [`fragments`]
+    Fragments = 9,
 }
 
 impl Stage {
     /// How many there are.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 10;
+
+    /// The first stage of a packet that was put together, by its ethertype.
+    pub const fn of_whole(kind: u16) -> Self {
+        if kind == ethertype::IPV4 { Self::ReplyV4 } else { Self::ReplyV6 }
+    }
 
     #[inline(always)]
     const fn reply<const K: usize>() -> Self {
@@ -78,7 +88,20 @@ impl Stage {
 
 /// Decides the fate of any packet, and rewrites it accordingly: all stages in their order.
 pub fn balance<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
-    let mut outcome = first(packet, env);
+    let outcome = first(packet, env);
+    go_on(packet, env, outcome)
+}
+
+/// The same for a packet that was put together from fragments ([`Packet::largest_fragment`]).
+pub fn balance_whole<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
+    let outcome = match parse::ethernet(packet) {
+        Ok(kind) => Err(Stage::of_whole(kind)),
+        Err(reason) => Ok(counted(env, Verdict::Pass(reason))),
+    };
+    go_on(packet, env, outcome)
+}
+
+fn go_on<P: Packet, E: Env>(packet: &mut P, env: &E, mut outcome: Result<Verdict, Stage>) -> Verdict {
     loop {
         outcome = match outcome {
             Ok(verdict) => return verdict,
@@ -90,6 +113,7 @@ pub fn balance<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
             Err(Stage::RelatedV6) => related_v6(packet, env),
             Err(Stage::HearsayV4) => hearsay::<V4, P, E, { key::V4 }>(packet, env),
             Err(Stage::HearsayV6) => hearsay::<V6, P, E, { key::V6 }>(packet, env),
+            Err(Stage::Fragments) => Ok(fragments(packet, env)),
             Err(Stage::RequestV6) => Ok(request::<V6, P, E, { key::V6 }>(packet, env)),
         }
     }
@@ -124,6 +148,9 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     let who = Recognised::in_packet::<F, K>(config, &net);
     if who.nobody() {
         return Ok(counted(env, Verdict::Pass(PassReason::NotOurs)));
+    }
+    if net.fragment {
+        return Err(Stage::Fragments);
     }
     // A server may be a client of a VIP as well: what is no reply is looked at again as a request.
     let stage = if who.to_vip & !who.from_server { Stage::request::<K>() } else { Stage::reply::<K>() };
@@ -184,6 +211,42 @@ pub fn request<F: Family<K>, P: Packet, E: Env, const K: usize>(packet: &mut P, 
     counted(env, verdict)
 }
 
+/// Decides the fate of a fragment. The daemon puts packets together, asks about the whole ([`balance_whole`]), and asks here
+/// about the first fragment of a packet of which others did not come: its sender is told.
+#[inline(always)]
+pub fn fragments<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
+    let Some(config) = env.config() else { return Verdict::Pass(PassReason::Unconfigured) };
+    if packet.largest_fragment() == 0 {
+        return counted(env, Verdict::PutTogether { ifindex: env.ingress() });
+    }
+    let verdict = match parse::ethernet(packet) {
+        Ok(ethertype::IPV4) => incomplete::<V4, P, E, { key::V4 }>(packet, env, config),
+        Ok(_ipv6) => incomplete::<V6, P, E, { key::V6 }>(packet, env, config),
+        Err(reason) => Verdict::Pass(reason),
+    };
+    counted(env, verdict)
+}
+
+/// Tells who sent a packet to a VIP that some of its fragments did not come.
+#[inline(always)]
+fn incomplete<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    config: &Config,
+) -> Verdict {
+    let mut flow = Flow::<F, K>::blank(config, env.now());
+    match F::read(packet) {
+        Ok(net) => flow.net = net,
+        Err(reason) => return Verdict::Pass(reason),
+    }
+    if !Recognised::in_packet::<F, K>(config, &flow.net).to_vip {
+        return Verdict::Drop(DropReason::Incomplete);
+    }
+    let source = flow.net.dst;
+    let answer = Answer { complaint: Complaint::INCOMPLETE, source, otherwise: DropReason::Incomplete };
+    answer::answer(packet, env, &flow, &answer)
+}
+
 /// Decides the fate of an IPv4 ICMP message, and rewrites it accordingly. `Err`: that stage must see it.
 #[inline(always)]
 pub fn related_v4<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stage> {
@@ -217,7 +280,10 @@ fn counted<E: Env>(env: &E, verdict: Verdict) -> Verdict {
         let cell = match verdict {
             Verdict::Pass(reason) => counters.passes.get(reason as usize),
             Verdict::Drop(reason) => counters.drops.get(reason as usize),
-            Verdict::Transmit { .. } | Verdict::Redirect { .. } => Some(&counters.forwarded),
+            Verdict::Transmit { .. } | Verdict::Redirect { .. } | Verdict::Cut { .. } => {
+                Some(&counters.forwarded)
+            }
+            Verdict::PutTogether { .. } => Some(&counters.fragments),
             Verdict::Answer { .. } => Some(&counters.answered),
         };
         if let Some(cell) = cell {

@@ -225,7 +225,7 @@ fn turn<P: Packet, E: Env>(
         return Err(DropReason::Malformed.into());
     }
     let net = Net { src: request.vip, dst: request.client, protocol: ip_protocol::ICMP, ..flow.net };
-    match V4::route(packet, env, &net, request.vip)? {
+    match V4::route(packet, env, &net, request.vip, net.len)? {
         Route::Via { ifindex, from, to } => {
             forward::address_frame(packet, to, from, ethertype::IPV4)?;
             Ok(forward::leave_by(env, ifindex))

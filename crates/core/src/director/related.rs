@@ -167,7 +167,7 @@ fn settled(sent: Result<Verdict, Hindrance>) -> Verdict {
         Ok(verdict) => verdict,
         Err(Hindrance::Drop(reason)) => Verdict::Drop(reason),
         Err(Hindrance::TtlExceeded) => Verdict::Drop(DropReason::TtlExceeded),
-        Err(Hindrance::TooBig { .. }) => Verdict::Drop(DropReason::TooBig),
+        Err(Hindrance::TooBig { .. } | Hindrance::MayBeCut { .. }) => Verdict::Drop(DropReason::TooBig),
     }
 }
 
@@ -290,7 +290,7 @@ fn send_to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
     virt: &mut Ends<F::Addr>,
 ) -> u64 {
     let (quote, virt) = (&*by_reference(quote), &*by_reference(virt));
-    let sent = match F::route(packet, env, &flow.net, virt.to) {
+    let sent = match F::route(packet, env, &flow.net, virt.to, flow.net.len) {
         Ok(Route::NoNeighbour) => {
             F::want_neighbour(env, flow.net.dst);
             Err(DropReason::ClientUnresolved.into())

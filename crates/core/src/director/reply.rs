@@ -25,7 +25,7 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     let probe = flow.probe(F::replies(env), flow.request_key());
     let Glance::Found(reply) = table::glance(F::replies(env), &probe) else { return None };
     let Connection { found, entry, virt } = behind(env, flow, reply)?;
-    let route = F::route(packet, env, &flow.net, virt.to).ok()?;
+    let route = F::route(packet, env, &flow.net, virt.to, flow.net.len).ok()?;
     let Route::Via { .. } = route else { return None };
     if flow.is_unsummed() {
         return None;
@@ -159,7 +159,14 @@ fn send_to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
     virt: &mut Ends<F::Addr>,
 ) -> u64 {
     let virt = &*by_reference(virt);
-    let sent = match F::route(packet, env, &flow.net, virt.to) {
+    let mut pieces = packet.largest_fragment();
+    let mut route = F::route(packet, env, &flow.net, virt.to, F::judged(flow.net.len, pieces));
+    if let Err(Hindrance::MayBeCut { mtu }) = route {
+        pieces = forward::pieces(mtu, pieces);
+        // Of no length, it is not too long: what is asked for is the way.
+        route = F::route(packet, env, &flow.net, virt.to, 0);
+    }
+    let sent = match route {
         Ok(Route::NoNeighbour) => {
             F::want_neighbour(env, flow.net.dst);
             Err(DropReason::ClientUnresolved.into())
@@ -171,6 +178,7 @@ fn send_to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
                 .fill_in_options(packet, env, virt.to)
                 .and_then(|()| forward::to_client::<F, P, E, K>(packet, env, &flow.net, virt, &route));
             sent.and_then(|verdict| nat::finish::<F, P, E, K>(packet, env, &flow.net, sum).map(|()| verdict))
+                .map(|verdict| forward::in_pieces(env, verdict, pieces))
                 .map_err(Hindrance::Drop)
         }
         Err(hindrance) => Err(hindrance),

@@ -348,24 +348,23 @@ fn send<F: Family<K>, P: Packet, E: Env, const K: usize>(
         return Ok(Verdict::Pass(PassReason::Local));
     }
     flow.fill_in_options(packet, env, flow.net.dst)?;
-    match F::prepare(packet, server, entry.method()) {
-        Ok(hop) => {
-            let verdict = forward::to_server::<F, P, E, K>(packet, env, &flow.net, server, entry, &hop)?;
-            if entry.method() == Method::Masquerade as u8 {
-                let sum = Unfinished {
-                    is_unsummed: flow.is_unsummed(),
-                    is_ported: entry.port() != flow.transport.dst,
-                };
-                nat::finish::<F, P, E, K>(packet, env, &flow.net, sum)?;
-            }
-            Ok(verdict)
-        }
+    let largest = packet.largest_fragment();
+    let (hop, pieces) = match F::prepare(packet, server, entry.method()) {
+        Ok(hop) => (hop, largest),
+        Err(Hindrance::MayBeCut { mtu }) => (server.hop().1, forward::pieces(mtu, largest)),
         Err(hindrance) => {
             // The kernel quotes a packet that is too big as it would have gone on.
             if matches!(hindrance, Hindrance::TooBig { .. }) {
                 F::lower_ttl(packet)?;
             }
-            Err(hindrance)
+            return Err(hindrance);
         }
+    };
+    let verdict = forward::to_server::<F, P, E, K>(packet, env, &flow.net, server, entry, &hop)?;
+    if entry.method() == Method::Masquerade as u8 {
+        let sum =
+            Unfinished { is_unsummed: flow.is_unsummed(), is_ported: entry.port() != flow.transport.dst };
+        nat::finish::<F, P, E, K>(packet, env, &flow.net, sum)?;
     }
+    Ok(forward::in_pieces(env, verdict, pieces))
 }

@@ -29,6 +29,11 @@ pub enum Hindrance {
         /// What the way takes, tunnel headers already subtracted.
         mtu: u16,
     },
+    /// It is longer than the way takes, and may be cut.
+    MayBeCut {
+        /// What the way takes, tunnel headers included.
+        mtu: u16,
+    },
     /// It is dropped for this reason.
     Drop(DropReason),
 }
@@ -157,6 +162,25 @@ pub fn address_frame<P: Packet>(
     let Some(eth) = packet.header_mut::<Ethernet>(0) else { return Err(DropReason::Malformed) };
     *eth = Ethernet { dst: to, src: from, kind: ethertype.to_be_bytes() };
     Ok(())
+}
+
+/// How long the pieces may be in which a packet leaves that is cut to this, if it came in fragments of which the largest was so
+/// long. The kernel sends no longer ones than it got.
+#[inline(always)]
+pub const fn pieces(mtu: u16, largest_fragment: u16) -> u16 {
+    if largest_fragment != 0 && largest_fragment < mtu { largest_fragment } else { mtu }
+}
+
+/// Has the packet leave in pieces of so many bytes; 0: as it is.
+#[inline(always)]
+pub fn in_pieces<E: Env>(env: &E, verdict: Verdict, bytes: u16) -> Verdict {
+    match verdict {
+        Verdict::Transmit { ifindex } | Verdict::Redirect { ifindex } if bytes != 0 => {
+            env.cut_to(bytes);
+            Verdict::Cut { ifindex }
+        }
+        verdict => verdict,
+    }
 }
 
 /// Out of the interface it came in by, or of another one.

@@ -1,11 +1,12 @@
 //! Tunnelling: the packet travels unchanged inside another one, addressed to the server. IP in IP (RFC 2003, RFC 2473), GRE
 //! (RFC 2784) and GUE (as `fou` in Linux has it, version 0).
 //!
-//! The outer time to live is the inner one after it was lowered, DSCP is copied, and "don't fragment" too.
+//! The outer time to live is the inner one after it was lowered, DSCP is copied, and "don't fragment" too, unless `pmtu_disc` is off.
 
+use super::Hindrance;
 use crate::checksum::{self, Sum};
 use crate::env::Env;
-use crate::method::TunnelType;
+use crate::method::{Method, TunnelType};
 use crate::packet::Packet;
 use crate::parse::{FARTHEST_L4, L3, Word};
 use crate::server::{Server, flag};
@@ -87,6 +88,21 @@ impl Shape {
 pub fn overhead(flags: u16) -> u16 {
     let shape = Shape::of(flags);
     shape.outer() + shape.between()
+}
+
+/// Is what is too long for the way cut outside the tunnel, whatever it forbids (`pmtu_disc`=0)?
+#[inline(always)]
+pub const fn cuts_outside(flags: u16, method: u8) -> bool {
+    method == Method::Tunnel as u8 && flags & flag::CUT_OUTSIDE != 0
+}
+
+/// A packet of this length may be cut for a way of this MTU, unless it is so long that in the tunnel it would be none any more.
+#[inline(always)]
+pub fn may_be_cut(flags: u16, method: u8, len: u16, mtu: u16) -> Hindrance {
+    if method == Method::Tunnel as u8 && len > u16::MAX - overhead(flags) {
+        return DropReason::TooBig.into();
+    }
+    Hindrance::MayBeCut { mtu }
 }
 
 /// What a way of this MTU takes of a packet inside such a tunnel. `None`: too little to be worth it, as the kernel finds (every IPv4

@@ -28,15 +28,12 @@ pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onw
     let room = if method == Method::Tunnel as u8 { tunnel::room(flags, hop.mtu) } else { Some(hop.mtu) };
     let Some(room) = room else { return Err(DropReason::TooBig.into()) };
     if ip.packet_len() > room {
-        return Err(too_big(ip, room));
+        if ip.dont_fragment() && !tunnel::cuts_outside(flags, method) {
+            return Err(Hindrance::TooBig { mtu: room });
+        }
+        return Err(tunnel::may_be_cut(flags, method, ip.packet_len(), hop.mtu));
     }
     Ok(hop)
-}
-
-/// A packet is larger than the way takes. One that may be fragmented is dropped: XDP makes one packet of one.
-#[inline(always)]
-fn too_big(ip: &Ipv4, mtu: u16) -> Hindrance {
-    if ip.dont_fragment() { Hindrance::TooBig { mtu } } else { Hindrance::Drop(DropReason::TooBig) }
 }
 
 /// See [`crate::family::Family::route`]; `look_up` is given the type of service.
@@ -51,7 +48,8 @@ pub fn route<P: Packet>(
         return Err(Hindrance::TtlExceeded);
     }
     match look_up(ip.tos) {
-        Route::TooBig { mtu } => Err(too_big(ip, mtu)),
+        Route::TooBig { mtu } if ip.dont_fragment() => Err(Hindrance::TooBig { mtu }),
+        Route::TooBig { mtu } => Err(Hindrance::MayBeCut { mtu }),
         Route::None => Err(DropReason::NoRoute.into()),
         route => Ok(route),
     }
@@ -132,7 +130,7 @@ pub fn wrap<P: Packet, E: Env>(
         length: ip.packet_len(),
         class: ip.tos,
         ttl: ip.ttl,
-        dont_fragment: ip.dont_fragment(),
+        dont_fragment: ip.dont_fragment() && server.flags() & flag::CUT_OUTSIDE == 0,
         flow: u32::from_ne_bytes(net.src) ^ u32::from_ne_bytes(net.dst).rotate_left(7),
     };
     tunnel::wrap(packet, env, &inner, net.l4, server)

@@ -13,7 +13,8 @@ use crate::server::{Onward, Server, flag};
 use crate::verdict::DropReason;
 use crate::wire::{AddrV6, Ipv6, ip_protocol};
 
-/// See [`crate::family::Family::prepare`]. IPv6 packets are never fragmented on their way.
+/// See [`crate::family::Family::prepare`]. IPv6 packets are never fragmented on their way; those that were put together are judged
+/// by the largest of their fragments.
 #[inline(always)]
 pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance> {
     let (flags, hop) = server.hop();
@@ -27,7 +28,11 @@ pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onw
     let room = if method == Method::Tunnel as u8 { tunnel::room(flags, hop.mtu) } else { Some(hop.mtu) };
     let Some(room) = room else { return Err(DropReason::TooBig.into()) };
     if ip.packet_len() > room {
-        return Err(Hindrance::TooBig { mtu: room });
+        let largest = packet.largest_fragment();
+        if largest == 0 || largest > room {
+            return Err(Hindrance::TooBig { mtu: room });
+        }
+        return Err(tunnel::may_be_cut(flags, method, ip.packet_len(), hop.mtu));
     }
     Ok(hop)
 }

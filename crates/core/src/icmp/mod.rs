@@ -22,6 +22,8 @@ pub enum What {
     PortUnreachable,
     /// Time to live exceeded in transit.
     TtlExceeded,
+    /// Fragments of the packet did not come in time.
+    Incomplete,
     /// The packet is too big for the way to its server and must not be fragmented.
     TooBig,
 }
@@ -31,6 +33,9 @@ impl Complaint {
     pub const PORT_UNREACHABLE: Self = Self { what: What::PortUnreachable, mtu: 0 };
     /// Time to live exceeded in transit.
     pub const TTL_EXCEEDED: Self = Self { what: What::TtlExceeded, mtu: 0 };
+
+    /// Fragments of the packet did not come in time.
+    pub const INCOMPLETE: Self = Self { what: What::Incomplete, mtu: 0 };
 
     /// The packet is bigger than this.
     #[inline(always)]

@@ -19,6 +19,7 @@ const fn header(complaint: Complaint) -> Icmp {
     let (kind, code) = match complaint.what {
         What::PortUnreachable => (3, 3),
         What::TtlExceeded => (11, 0),
+        What::Incomplete => (11, 1),
         What::TooBig => (3, 4),
     };
     let mtu = complaint.mtu.to_be_bytes();

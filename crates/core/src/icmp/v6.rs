@@ -18,6 +18,7 @@ const fn header(complaint: Complaint) -> Icmp {
     let (kind, code) = match complaint.what {
         What::PortUnreachable => (1, 4),
         What::TtlExceeded => (3, 0),
+        What::Incomplete => (3, 1),
         What::TooBig => (2, 0),
     };
     let mtu = complaint.mtu.to_be_bytes();

@@ -44,12 +44,16 @@ fn add_word(crc: u32, [a, b, c, d]: [u8; 4]) -> u32 {
 
 /// Which word of the packet is the checksum.
 const CHECKSUM: u32 = 2;
-/// Words that are summed at the most: those of a jumbo frame.
-const MOST_WORDS: u32 = 2304;
+/// Words that are summed at the most: see [`crate::checksum`].
+const MOST_WORDS: u32 = if cfg!(target_arch = "bpf") { 2304 } else { 1 << 14 };
 
 /// Gives a packet of so many bytes from its SCTP header on its checksum.
 #[inline(always)]
 pub fn fit<P: Packet, E: Env>(packet: &mut P, env: &E, l4: usize, length: usize) -> Result<(), DropReason> {
+    if packet.beyond().bytes != 0 {
+        // Unlike the Internet's, this sum is not one of sums.
+        return Err(DropReason::Unsupported);
+    }
     match summed(packet, env, l4, length) {
         u64::MAX => Err(DropReason::Malformed),
         crc => {
