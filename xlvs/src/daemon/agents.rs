@@ -50,7 +50,7 @@ pub async fn run(daemon: Rc<Daemon>) {
 
 /// Follows one agent until the task is ended.
 async fn follow(daemon: Rc<Daemon>, id: ServerId, spec: AgentSpec) {
-    let pace = Pace { smoothing: spec.smoothing, step: spec.step, slow_start: spec.slow_start };
+    let pace = Pace::from(&spec);
     // What the daemon before has heard goes on.
     let mut followed = Followed::new(id, pace, daemon.checks.keeper.borrow().agent_word(id));
     let at = SocketAddr::new(spec.address.unwrap_or(id.1.addr), spec.port);
