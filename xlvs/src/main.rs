@@ -1,5 +1,6 @@
 //! xlvs: one binary for the director's daemon, its commands, and the commands of LVS.
 
+mod agent;
 mod apply;
 mod check;
 mod client;
@@ -82,6 +83,9 @@ enum Command {
         #[command(subcommand)]
         word: server::Word,
     },
+    /// Have servers' agents asked for the share of their weight that they want.
+    #[command(subcommand)]
+    Agent(agent::Action),
     /// Show how all servers fare: weight as stated and in force, health, and why.
     Servers(listings::Options),
     /// Give a server no new connections, and wait until it has none.
@@ -161,6 +165,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tune(options) => tune::run(&options),
         Command::Mark(options) => mark::run(&options),
         Command::Server { word } => server::say(&word),
+        Command::Agent(action) => agent::run(&action),
         Command::Servers(options) => server::list(&options),
         Command::Drain(options) => drain::run(&options),
         Command::Completions(options) => words::completions(Cli::command(), &options),

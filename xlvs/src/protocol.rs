@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use xlvs_health::{OperatorWord, Standing};
 use xlvs_model::view::{ConnView, Info, ServiceView};
+use xlvs_model::watch::AgentSpec;
 use xlvs_model::{Change, Model, Refusal, ServerKey, ServiceKey, Timeouts};
 
 use crate::explain::{Explanation, Question};
@@ -42,6 +43,15 @@ pub enum Request {
     Difference(Option<String>),
     /// Say this of a server; it holds until something else is said.
     Say(ServiceKey, ServerKey, OperatorWord),
+    /// Ask this agent of a server, or of all of a service's, or none any more.
+    Agent {
+        /// The service.
+        service: ServiceKey,
+        /// The server; `None`: all.
+        server: Option<ServerKey>,
+        /// Whom to ask.
+        agent: Option<AgentSpec>,
+    },
     /// How servers fare that are looked after, or of which something was said.
     Standings,
     /// All that rules, as an `xlvs.toml`.

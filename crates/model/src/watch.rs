@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::spec::{ServerKey, ServerSpec};
 
 /// How the servers of one service are looked after.
@@ -144,7 +146,7 @@ impl Default for Timing {
 }
 
 /// Whom to ask for a server's own opinion, in HAProxy's agent protocol.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentSpec {
     /// Whom to connect to instead of the server's own address.
     pub address: Option<IpAddr>,

@@ -7,7 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, anyhow, bail};
 use tokio::signal::unix::Signal;
 use xlvs_datapath::engine::ApplyError;
-use xlvs_model::{Change, Config, Model, diff, wanted};
+use xlvs_model::watch::AgentSpec;
+use xlvs_model::{Change, Config, Model, ServerKey, ServiceKey, diff, wanted};
 
 use super::checks::Checks;
 use super::{Daemon, control, site, start, upkeep};
@@ -142,6 +143,32 @@ pub async fn reload(daemon: &Daemon, why: &str) -> anyhow::Result<Vec<String>> {
     let config = read(&file).context("nothing was changed")?;
     let by = format!("{why} {}", file.display());
     fulfil(daemon, Wish { config, in_order: false, only_plan: false, by }).await
+}
+
+/// Has an agent asked of one server, or of all that the service has now; `None`: no longer.
+pub async fn set_agent(
+    daemon: &Daemon,
+    service: ServiceKey,
+    server: Option<ServerKey>,
+    agent: Option<AgentSpec>,
+) -> anyhow::Result<Vec<String>> {
+    let mut config = site::stated(daemon);
+    let stated = config.model.service(&service).context("there is no such service any more")?;
+    let servers: Vec<ServerKey> = stated.servers.iter().map(|spec| spec.key).collect();
+    let pool = config.pools.entry(service).or_default();
+    for key in servers.into_iter().filter(|key| server.is_none_or(|only| only == *key)) {
+        let watch = pool.servers.entry(key).or_default();
+        watch.agent.clone_from(&agent);
+        // What is to be done with a server that fails says nothing about one that nobody looks after.
+        if watch.agent.is_none() && watch.checks.is_empty() {
+            pool.servers.remove(&key);
+        }
+    }
+    // Bounds of times and shares are the file's.
+    Config::read(&config.to_toml())
+        .map_err(|mistakes| anyhow!("nothing was changed:\n{}", mistakes.in_file("xlvs.toml")))?;
+    let by = if agent.is_some() { "agent set" } else { "agent remove" }.to_owned();
+    fulfil(daemon, Wish { config, in_order: true, only_plan: false, by }).await
 }
 
 /// What was done to the director since it was what the file says.

@@ -97,6 +97,9 @@ async fn answer(daemon: &Daemon, request: Request) -> Answer {
             planned(configure::rollback(daemon, number, only_plan).await)
         }
         Request::Say(service, server, word) => say_of(daemon, (service, server), word),
+        Request::Agent { service, server, agent } => {
+            planned(configure::set_agent(daemon, service, server, agent).await)
+        }
         Request::Standings => {
             Answer::Standings(daemon.checks.keeper.borrow().standings(daemon.engine.borrow().model()))
         }
