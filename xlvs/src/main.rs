@@ -17,6 +17,7 @@ mod overview;
 mod paint;
 mod paths;
 mod plan;
+mod program;
 mod protocol;
 mod rs;
 mod server;

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::process::Stdio;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use xlvs_model::{Change, Config};
 
 use super::{Daemon, control, probe, revisions};
 use crate::paths::Paths;
-use crate::plan;
+use crate::{plan, program};
 
 /// The keeper, and the bell that is rung when it has heard something.
 pub struct Checks {
@@ -200,11 +199,12 @@ fn notify(notice: Notice) {
     tokio::task::spawn_local(async move {
         let Some((program, arguments)) = notice.command.split_first() else { return };
         let mut command = tokio::process::Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        command.args(arguments);
         command.env("XLVS_STATE", if notice.is_up { "up" } else { "down" });
         command.env("XLVS_SERVICE", plan::service(&notice.service));
         command.env("XLVS_SERVER", notice.server.as_ref().map(plan::server).unwrap_or_default());
-        match tokio::time::timeout(PATIENCE, command.status()).await {
+        let ended = tokio::time::timeout(PATIENCE, program::run(&mut command)).await;
+        match ended.map(|run| run.map(|output| output.status)) {
             Ok(Ok(status)) if status.success() => {}
             Ok(Ok(status)) => tracing::warn!(%program, %status, "a notify command failed"),
             Ok(Err(why)) => tracing::error!(%program, %why, "a notify command cannot be run"),

@@ -19,6 +19,8 @@ use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use xlvs_realserver::load::{self, Load, Spent};
 
+use crate::program;
+
 /// Where to listen, and what to measure.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -210,8 +212,8 @@ async fn ask_application(options: Options, load: Rc<RefCell<Load>>) {
 
 async fn ask_command(command: &str) -> anyhow::Result<String> {
     let mut shell = tokio::process::Command::new("sh");
-    shell.args(["-c", command]).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let output = timeout(APPLICATION_PATIENCE, shell.output()).await;
+    shell.args(["-c", command]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let output = timeout(APPLICATION_PATIENCE, program::run(&mut shell)).await;
     let output = output.with_context(|| format!("`{command}` does not end"))?.context("run sh")?;
     ensure!(output.status.success(), "`{command}` ended with {}", output.status);
     String::from_utf8(output.stdout).with_context(|| format!("`{command}` printed no text"))
