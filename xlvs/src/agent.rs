@@ -1,10 +1,10 @@
 //! `xlvs agent`: which servers' agents are asked for the share of their weight that they want.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use humantime::Duration;
 use xlvs_model::view::ServiceView;
 use xlvs_model::watch::AgentSpec;
 
@@ -43,10 +43,10 @@ pub struct Set {
     #[arg(long, default_value_t = 8282, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
     /// From one question to the next.
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, default_value_t = AgentSpec::at(1).interval.into(), value_name = "TIME")]
     interval: Duration,
     /// An agent that takes longer has said nothing.
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, default_value_t = AgentSpec::at(1).timeout.into(), value_name = "TIME")]
     timeout: Duration,
     /// A text that is sent to the agent first.
     #[arg(long, value_name = "TEXT")]
@@ -61,14 +61,23 @@ pub struct Set {
     #[arg(long, default_value_t = AgentSpec::at(1).step, value_name = "POINTS")]
     step: u16,
     /// A server that was away and returns gets its share within this.
-    #[arg(long, default_value = "20s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    #[arg(long, default_value_t = AgentSpec::at(1).slow_start.into(), value_name = "TIME")]
     slow_start: Duration,
 }
 
 impl Set {
     fn spec(&self) -> AgentSpec {
         let Self { port, interval, timeout, send, most, smoothing, step, slow_start, .. } = self.clone();
-        AgentSpec { address: None, port, interval, timeout, send, most, smoothing, step, slow_start }
+        AgentSpec {
+            interval: interval.into(),
+            timeout: timeout.into(),
+            send,
+            most,
+            smoothing,
+            step,
+            slow_start: slow_start.into(),
+            ..AgentSpec::at(port)
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{interval, sleep, timeout_at};
 use xlvs_health::agent::question::Heard;
 use xlvs_health::agent::share::is_in_service;
 use xlvs_health::agent::{Answer, Pace, Question, QuestionError, Share};
@@ -30,10 +30,10 @@ pub async fn run(daemon: Rc<Daemon>) {
     let mut looks = interval(LOOK_EVERY);
     loop {
         looks.tick().await;
-        let agents: HashMap<ServerId, AgentSpec> =
-            daemon.checks.keeper.borrow().agents().map(|(id, spec)| (id, spec.clone())).collect();
+        let keeper = daemon.checks.keeper.borrow();
+        let agents: HashMap<ServerId, &AgentSpec> = keeper.agents().collect();
         asked.retain(|id, (spec, task)| {
-            let stays = agents.get(id) == Some(spec);
+            let stays = agents.get(id) == Some(&&*spec);
             if !stays {
                 task.abort();
             }
@@ -42,7 +42,7 @@ pub async fn run(daemon: Rc<Daemon>) {
         for (id, spec) in agents {
             asked.entry(id).or_insert_with(|| {
                 let task = tokio::task::spawn_local(follow(Rc::clone(&daemon), id, spec.clone()));
-                (spec, task.abort_handle())
+                (spec.clone(), task.abort_handle())
             });
         }
     }
@@ -128,27 +128,31 @@ impl Followed {
 
 /// One exchange.
 async fn ask(spec: &AgentSpec, at: SocketAddr) -> Result<Answer, QuestionError> {
+    let deadline = tokio::time::Instant::now() + spec.timeout;
+    let begun = timeout_at(deadline, begin(spec, at)).await;
+    let mut stream = begun.map_err(|_| QuestionError::TimedOut)?.map_err(refused)?;
     let mut question = Question::new(spec.most);
-    let exchange = async {
-        let refused = |why: std::io::Error| QuestionError::NotConnected(why.to_string());
-        let mut stream = TcpStream::connect(at).await.map_err(refused)?;
-        if let Some(text) = &spec.send {
-            stream.write_all(text.as_bytes()).await.map_err(refused)?;
-        }
-        let mut buffer = [0; 512];
-        loop {
+    let mut buffer = [0; 512];
+    loop {
+        let heard = match timeout_at(deadline, stream.read(&mut buffer)).await {
             // Who resets the connection has hung up.
-            let heard = match stream.read(&mut buffer).await {
-                Ok(0) | Err(_) => Heard::End,
-                Ok(length) => Heard::Bytes(&buffer[..length]),
-            };
-            if let Some(outcome) = question.step(heard) {
-                return outcome;
-            }
+            Ok(Ok(0) | Err(_)) => Heard::End,
+            Ok(Ok(length)) => Heard::Bytes(&buffer[..length]),
+            Err(_) => Heard::Timeout,
+        };
+        if let Some(outcome) = question.step(heard) {
+            return outcome;
         }
-    };
-    match timeout(spec.timeout, exchange).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(QuestionError::TimedOut),
     }
+}
+
+/// Connects, and says what the agent wants to hear.
+async fn begin(spec: &AgentSpec, at: SocketAddr) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(at).await?;
+    stream.write_all(spec.send.as_deref().unwrap_or_default().as_bytes()).await?;
+    Ok(stream)
+}
+
+fn refused(why: std::io::Error) -> QuestionError {
+    QuestionError::NotConnected(why.to_string())
 }

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::effective::{AgentMode, AgentWord, WHOLE};
+use crate::effective::{AgentMode, AgentWord};
 
 /// What an agent said. What it did not speak of stays as it was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,9 +86,6 @@ impl Answer {
     }
 }
 
-/// The largest share unless more is allowed.
-pub const MOST: u16 = WHOLE;
-
 /// Of words of strangers a log keeps the beginning.
 fn shortened(word: &str) -> String {
     const LENGTH: usize = 32;
@@ -102,6 +99,7 @@ fn shortened(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::effective::WHOLE as MOST;
 
     fn read(line: &str) -> Answer {
         Answer::read(line, MOST).unwrap_or_else(|why| panic!("{line}: {why}"))
