@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use xlvs_model::iptables::{self, Imported, Reading};
+use xlvs_model::marks::Parts;
 use xlvs_model::{Change, Family, MarkRule};
 
 use crate::client::Client;
@@ -139,16 +140,12 @@ impl Import {
 
 impl Rule {
     fn read(&self) -> anyhow::Result<MarkRule> {
-        let Self { mark, to, port, protocol, ipv6 } = self;
-        let mut text = mark.to_string();
-        for (option, value) in [("--to", to), ("--port", port), ("--protocol", protocol)] {
-            if let Some(value) = value {
-                text += &format!(" {option} {value}");
-            }
-        }
-        if *ipv6 {
-            text += " --ipv6";
-        }
-        Ok(text.parse()?)
+        let parts = Parts {
+            to: self.to.as_deref(),
+            ports: self.port.as_deref(),
+            protocol: self.protocol.as_deref(),
+            ipv6: self.ipv6,
+        };
+        Ok(parts.rule(self.mark)?)
     }
 }

@@ -6,7 +6,7 @@
 
 use thiserror::Error;
 
-use crate::marks::{MarkError, MarkRule};
+use crate::marks::{MarkRule, Parts};
 use crate::spec::Family;
 
 /// A line that is no rule of ours, and would change what packets are marked.
@@ -155,26 +155,17 @@ impl Matches {
             ));
         }
         let mark = self.mark.ok_or("it sets no mark that is known beforehand; use --set-mark")?;
-        let ports = if self.ports.is_empty() { vec![String::new()] } else { self.ports };
-        ports
-            .iter()
-            .map(|ports| {
-                let mut text = mark.to_string();
-                if family == Family::Inet6 && self.to.is_none() {
-                    text += " --ipv6";
-                }
-                for (option, value) in [
-                    ("--to", self.to.as_deref()),
-                    ("--port", Some(ports.as_str())),
-                    ("--protocol", self.protocol.as_deref()),
-                ] {
-                    if let Some(value) = value.filter(|value| !value.is_empty()) {
-                        text += &format!(" {option} {value}");
-                    }
-                }
-                text.parse().map_err(|why: MarkError| why.to_string())
-            })
-            .collect()
+        let parts = Parts {
+            to: self.to.as_deref(),
+            ports: None,
+            protocol: self.protocol.as_deref(),
+            ipv6: family == Family::Inet6,
+        };
+        let rule = |ports| Parts { ports, ..parts }.rule(mark).map_err(|why| why.to_string());
+        if self.ports.is_empty() {
+            return rule(None).map(|rule| vec![rule]);
+        }
+        self.ports.iter().map(|ports| rule(Some(ports))).collect()
     }
 }
 

@@ -69,26 +69,52 @@ impl FromStr for MarkRule {
     fn from_str(text: &str) -> Result<Self, MarkError> {
         let mut words = text.split_whitespace();
         let number = words.next().unwrap_or_default();
-        let Some(mark) = number.parse().ok().filter(|mark| *mark != 0) else {
-            return MarkError::of(number, "no mark", "a number from 1 on");
-        };
-        let mut rule = Self { mark, family: Family::Inet, to: None, ports: (0, u16::MAX), protocol: None };
+        let mark = number.parse().or_else(|_| MarkError::of(number, "no mark", "a number from 1 on"))?;
+        let mut parts = Parts::default();
         while let Some(option) = words.next() {
-            let mut value = || words.next().unwrap_or_default();
+            let mut value = || Some(words.next().unwrap_or_default());
             match option {
-                "--ipv6" => rule.family = Family::Inet6,
-                "--to" => rule.to = Some(prefix(value())?),
-                "--port" => rule.ports = ports(value())?,
-                "--protocol" => rule.protocol = Some(protocol(value())?),
+                "--ipv6" => parts.ipv6 = true,
+                "--to" => parts.to = value(),
+                "--port" => parts.ports = value(),
+                "--protocol" => parts.protocol = value(),
                 other => {
                     return MarkError::of(other, "no part of a rule", "--to, --port, --protocol or --ipv6");
                 }
             }
         }
-        if let Some((addr, _)) = rule.to {
-            rule.family = Family::of(addr);
+        parts.rule(mark)
+    }
+}
+
+/// A rule but for its mark, as its parts are written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Parts<'t> {
+    /// Destination: `192.0.2.10` or `192.0.2.0/24`; `None`: any.
+    pub to: Option<&'t str>,
+    /// Destination port or ports: `80` or `5000-5999`; `None`: any.
+    pub ports: Option<&'t str>,
+    /// `tcp`, `udp` or `sctp`; `None`: all.
+    pub protocol: Option<&'t str>,
+    /// The family, where no address says it.
+    pub ipv6: bool,
+}
+
+impl Parts<'_> {
+    /// The rule with this mark, or which part is none.
+    pub fn rule(self, mark: u32) -> Result<MarkRule, MarkError> {
+        if mark == 0 {
+            return MarkError::of("0", "no mark", "a number from 1 on");
         }
-        Ok(rule)
+        let to = self.to.map(prefix).transpose()?;
+        let family = match to {
+            Some((addr, _)) => Family::of(addr),
+            None if self.ipv6 => Family::Inet6,
+            None => Family::Inet,
+        };
+        let ports = self.ports.map_or(Ok((0, u16::MAX)), ports)?;
+        let protocol = self.protocol.map(protocol).transpose()?;
+        Ok(MarkRule { mark, family, to, ports, protocol })
     }
 }
 
