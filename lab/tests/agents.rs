@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use common::{eventually, spread, with_director, within};
+use common::{eventually, ruled_by, spread, with_director, within};
 use xlvs_lab::{Director, Lab, Layout, NameServer, Netns, Process};
 
 const ASK: u16 = 7000;
@@ -36,9 +36,7 @@ fn asked(
         text += &format!("[[service.servers]]\naddress = \"{}\"\nweight = {WEIGHT}\n", server.address);
     }
     std::fs::write(&file, text).context("write the file")?;
-    let mut director = Director::ruled_by(&lab, &xlvs_lab::director::binary()?, &file)?;
-    let outcome = test(&lab, &mut director, vip).and_then(|()| director.check());
-    outcome.with_context(|| format!("the daemon's log:\n{}", director.log()))
+    ruled_by(&lab, &file, |lab, director| test(lab, director, vip))
 }
 
 /// `xlvs rs agent` on a server, whose application's load is the number in a file.

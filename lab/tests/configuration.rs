@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use common::{counts, ensure_spread, eventually, hold, pins, spread, still_there, under_load};
+use common::{counts, ensure_spread, eventually, hold, pins, ruled_by, spread, still_there, under_load};
 use xlvs_lab::{Director, Lab, Layout, NameServer};
 
 const ASK: u16 = 7000;
@@ -21,9 +21,7 @@ fn ruled(
     let lab = Lab::lay_out(Layout::TwoNetwork, 3)?;
     let ruling = Ruling { path: lab.directory().join("xlvs.toml") };
     ruling.say(&services(&lab))?;
-    let mut director = Director::ruled_by(&lab, &xlvs_lab::director::binary()?, &ruling.path)?;
-    let outcome = test(&lab, &mut director, &ruling).and_then(|()| director.check());
-    outcome.with_context(|| format!("the daemon's log:\n{}", director.log()))
+    ruled_by(&lab, &ruling.path, |lab, director| test(lab, director, &ruling))
 }
 
 /// The file.

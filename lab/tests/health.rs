@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use common::{counts, eventually, hold, spread, still_there};
+use common::{counts, eventually, hold, ruled_by, spread, still_there};
 use xlvs_lab::{Director, HttpServer, Lab, Layout, NameServer};
 
 const ASK: u16 = 7000;
@@ -24,10 +24,8 @@ fn watched(
     let lab = Lab::lay_out(Layout::TwoNetwork, 3)?;
     let file = lab.directory().join("xlvs.toml");
     write(&lab, &file, &more(&lab))?;
-    let mut director = Director::ruled_by(&lab, &xlvs_lab::director::binary()?, &file)?;
     let vip = SocketAddr::new(lab.vip(0).into(), ASK);
-    let outcome = test(&lab, &mut director, vip).and_then(|()| director.check());
-    outcome.with_context(|| format!("the daemon's log:\n{}", director.log()))
+    ruled_by(&lab, &file, |lab, director| test(lab, director, vip))
 }
 
 fn write(lab: &Lab, file: &Path, more: &str) -> Result<()> {
@@ -124,27 +122,24 @@ fn all_down_calls_the_sorry_server_and_one_back_sends_it_home() -> Result<()> {
     let two = text.replace(&format!(", \"{sorry}\"]"), &format!("]\nsorry = \"{sorry}\""));
     ensure!(two != text, "the third server is the sorry one: {two}");
     std::fs::write(&file, two)?;
-    let mut director = Director::ruled_by(&lab, &xlvs_lab::director::binary()?, &file)?;
     let vip = SocketAddr::new(lab.vip(0).into(), ASK);
-    let test = |director: &mut Director| -> Result<()> {
-        let _names = NameServer::on_all(&lab, ASK)?;
-        let mut files = HttpServer::on_all(&lab, HTTP)?;
+    ruled_by(&lab, &file, |lab, director| {
+        let _names = NameServer::on_all(lab, ASK)?;
+        let mut files = HttpServer::on_all(lab, HTTP)?;
         eventually("both are up", || Ok(run(director, "xlvs servers")?.matches(", up").count() == 2))?;
         let before = run(director, "xlvs save")?;
         drop(files.split_off(0));
-        eventually("the sorry server serves", || Ok(serving(director)? == at(&lab, &[2])))?;
-        ensure!(answering(&lab, vip)? == ["rs3"]);
+        eventually("the sorry server serves", || Ok(serving(director)? == at(lab, &[2])))?;
+        ensure!(answering(lab, vip)? == ["rs3"]);
         ensure!(run(director, "xlvs save")? == before, "what is stated is not what is in force");
         director.kill9()?;
         director.restart()?;
-        ensure!(serving(director)? == at(&lab, &[2]), "the next daemon knows");
+        ensure!(serving(director)? == at(lab, &[2]), "the next daemon knows");
         files.push(HttpServer::start(&lab.servers[0].netns, "rs1", HTTP)?);
-        eventually("one is back", || Ok(serving(director)? == at(&lab, &[0])))?;
-        ensure!(answering(&lab, vip)? == ["rs1"]);
+        eventually("one is back", || Ok(serving(director)? == at(lab, &[0])))?;
+        ensure!(answering(lab, vip)? == ["rs1"]);
         Ok(())
-    };
-    let outcome = test(&mut director).and_then(|()| director.check());
-    outcome.with_context(|| format!("the daemon's log:\n{}", director.log()))
+    })
 }
 
 #[test]
@@ -222,15 +217,19 @@ fn five_thousand_checks_a_second_are_made_and_none_is_late() -> Result<()> {
     }
     let file = lab.directory().join("xlvs.toml");
     std::fs::write(&file, text)?;
-    let director = Director::ruled_by(&lab, &xlvs_lab::director::binary()?, &file)?;
-    std::thread::sleep(Duration::from_secs(2));
-    let (began, before) = (Instant::now(), ticks(&director)?);
-    std::thread::sleep(Duration::from_secs(4));
-    let (passed, used) = (began.elapsed(), ticks(&director)? - before);
-    println!("5000 checks a second take {} % of a processor", used * 100 / (passed.as_millis() as u64 / 10));
-    let shown = run(&director, "xlvs servers | grep -c ', up$'")?;
-    ensure!(shown.trim() == "5000", "{} servers are up: {}", shown.trim(), director.log());
-    director.check()
+    ruled_by(&lab, &file, |_, director| {
+        std::thread::sleep(Duration::from_secs(2));
+        let (began, before) = (Instant::now(), ticks(director)?);
+        std::thread::sleep(Duration::from_secs(4));
+        let (passed, used) = (began.elapsed(), ticks(director)? - before);
+        println!(
+            "5000 checks a second take {} % of a processor",
+            used * 100 / (passed.as_millis() as u64 / 10)
+        );
+        let shown = run(director, "xlvs servers | grep -c ', up$'")?;
+        ensure!(shown.trim() == "5000", "{} servers are up", shown.trim());
+        Ok(())
+    })
 }
 
 #[test]

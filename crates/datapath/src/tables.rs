@@ -14,6 +14,7 @@ use xlvs_core::sched::choices::Choices;
 use xlvs_core::server::Server;
 use xlvs_core::service::{BLOCK, Block, Service};
 use xlvs_core::stats::{Counters, Stats};
+use xlvs_core::verdict::DropReason;
 
 /// An array of records that live as long as it does and are only changed through cells.
 pub struct Region<T: 'static> {
@@ -174,6 +175,11 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// Packets that were dropped for this reason, by all processors.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.counters.iter().map(|counters| counters.drops[reason as usize].load()).sum()
+    }
+
     /// Tables on the heap, empty, with LVS's defaults.
     pub fn on_heap(sizes: Sizes, seed: u64) -> Self {
         let tables = Self {

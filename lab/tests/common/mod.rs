@@ -53,6 +53,19 @@ pub fn directed_by(
     test: impl FnOnce(&Lab, &mut Director) -> Result<()>,
 ) -> Result<()> {
     director.restart()?;
+    tried(director, lab, test)
+}
+
+/// The same with a daemon that a file rules (`xlvs.toml`).
+pub fn ruled_by(lab: &Lab, file: &Path, test: impl FnOnce(&Lab, &mut Director) -> Result<()>) -> Result<()> {
+    tried(Director::ruled_by(lab, &xlvs_lab::director::binary()?, file)?, lab, test)
+}
+
+fn tried(
+    mut director: Director<'_>,
+    lab: &Lab,
+    test: impl FnOnce(&Lab, &mut Director) -> Result<()>,
+) -> Result<()> {
     let outcome = test(lab, &mut director).and_then(|()| director.check());
     outcome.with_context(|| format!("the daemon's log:\n{}", director.log()))
 }

@@ -99,8 +99,7 @@ fn fragments(daemon: &Daemon, came: u64) -> Fragments {
 }
 
 fn drops(tables: &Tables) -> Vec<Reason> {
-    let packets = |reason: DropReason| tables.counters.iter().map(|c| c.drops[reason as usize].load()).sum();
-    let reasons = DropReason::ALL.iter().map(|r| (r.label(), r.sentence(), packets(*r)));
+    let reasons = DropReason::ALL.iter().map(|r| (r.label(), r.sentence(), tables.dropped(*r)));
     that_occurred(reasons)
 }
 

@@ -101,13 +101,7 @@ async fn sweep_once(daemon: &Daemon) {
 
 /// New connections that the table had no room for, so far.
 fn refused(daemon: &Daemon) -> u64 {
-    let engine = daemon.engine.borrow();
-    engine
-        .tables()
-        .counters
-        .iter()
-        .map(|counters| counters.drops[DropReason::TableFull as usize].load())
-        .sum()
+    daemon.engine.borrow().tables().dropped(DropReason::TableFull)
 }
 
 /// The time of day, which timestamp options ask for.

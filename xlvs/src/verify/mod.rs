@@ -142,7 +142,7 @@ impl Look {
 
     fn at_nat_server(&self, service: &ServiceKey, way: &Way, server: At) -> io::Result<Vec<Finding>> {
         let mut found = Vec::new();
-        let device = self.device(way.device).map(|device| device.name.clone()).unwrap_or_default();
+        let device = self.device_name(way.device);
         let (key, parameter) = match server.server {
             SocketAddr::V4(_) => (format!("net/ipv4/conf/{device}/forwarding"), "net.ipv4.ip_forward"),
             SocketAddr::V6(_) => {
@@ -174,7 +174,7 @@ impl Look {
         if let Some(gateway) = way.gateway {
             return Ok(vec![Finding::NotAdjacent { server, gateway }]);
         }
-        let device = self.device(way.device).map(|device| device.name.clone()).unwrap_or_default();
+        let device = self.device_name(way.device);
         match self.neighbours.get(&(way.device, spec.key.addr)) {
             None => Ok(vec![Finding::Unresolved { server, device }]),
             Some(mac) => self.question(service, &Road::Direct { device, mac: *mac }, way, server),
@@ -239,6 +239,10 @@ impl Look {
 
     fn device(&self, index: u32) -> Option<&Device> {
         self.sight.devices.iter().find(|device| device.index == index)
+    }
+
+    fn device_name(&self, index: u32) -> String {
+        self.device(index).map(|device| device.name.clone()).unwrap_or_default()
     }
 
     fn is_own(&self, address: IpAddr) -> bool {
