@@ -7,10 +7,9 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
-use crate::leftovers::{Leftover, Owned};
+use crate::leftovers::{BPFFS, Owned};
 use crate::netns::Netns;
 use crate::process::Process;
 use crate::topology::Lab;
@@ -79,7 +78,7 @@ impl<'a> Director<'a> {
         directory: &Path,
         binary: &Path,
     ) -> Result<Director<'a>> {
-        let bpffs = mount_bpffs(&directory.join("bpf"))?;
+        let bpffs = Owned::mount("bpf", &directory.join(BPFFS))?;
         Ok(Director {
             netns,
             interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
@@ -257,7 +256,7 @@ impl<'a> Director<'a> {
 
     /// Where it pins.
     pub fn bpffs(&self) -> PathBuf {
-        self.directory.join("bpf")
+        self.directory.join(BPFFS)
     }
 
     fn netns(&self) -> &'a Netns {
@@ -308,16 +307,6 @@ impl Drop for Director<'_> {
         }
         drop(self.unload());
     }
-}
-
-/// A bpffs of its own: when it is unmounted, everything pinned there is gone.
-fn mount_bpffs(path: &Path) -> Result<Owned> {
-    std::fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))?;
-    let owned = Owned::new(Leftover::Mount(path.to_owned()));
-    let none: Option<&str> = None;
-    mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), none)
-        .with_context(|| format!("mount a bpffs at {}", path.display()))?;
-    Ok(owned)
 }
 
 fn reply(netns: &Netns, command: &mut Command) -> Result<Reply> {

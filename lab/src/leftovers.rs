@@ -8,17 +8,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use nix::mount::{MntFlags, umount2};
+use anyhow::{Context, Result};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+
+use crate::control_groups::ControlGroups;
 
 /// Namespaces are named `xlvs-<process id>-<number>-<role>`.
 pub(crate) const PREFIX: &str = "xlvs-";
 
 /// Below it each lab has a directory `<process id>-<number>`.
 pub(crate) const DIRECTORY: &str = "/run/xlvs-lab";
+
+/// In that directory, the mount of a director's own bpffs: when it is gone, so is everything pinned there.
+pub(crate) const BPFFS: &str = "bpf";
 
 const NAMESPACES: &str = "/run/netns";
 
@@ -30,6 +36,7 @@ pub(crate) enum Leftover {
     Namespace(String),
     Process(Pid),
     Mount(PathBuf),
+    ControlGroup(PathBuf),
     Directory(PathBuf),
 }
 
@@ -55,6 +62,15 @@ impl Owned {
         Ok((child, Owned(leftover)))
     }
 
+    /// Mounts a file system of the kernel's, at a directory that is made.
+    pub(crate) fn mount(kind: &str, path: &Path) -> Result<Owned> {
+        std::fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))?;
+        let owned = Owned::new(Leftover::Mount(path.to_owned()));
+        mount(Some(kind), path, Some(kind), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("mount a {kind} at {}", path.display()))?;
+        Ok(owned)
+    }
+
     /// Crosses it off without removing it: a process that has been waited for.
     pub(crate) fn forget(self) {
         cross_off(&self.0);
@@ -71,11 +87,13 @@ impl Drop for Owned {
 
 impl Leftover {
     /// Removes it. It may be gone already, so nothing is reported.
-    fn remove(&self) {
+    pub(crate) fn remove(&self) {
         match self {
             Leftover::Namespace(name) => run_quietly(&["netns", "del", name]),
             Leftover::Process(pid) => drop(kill(*pid, Signal::SIGKILL)),
             Leftover::Mount(path) => drop(umount2(path, MntFlags::MNT_DETACH)),
+            // The kernel's files in it go by themselves.
+            Leftover::ControlGroup(path) => drop(std::fs::remove_dir(path)),
             Leftover::Directory(path) => drop(std::fs::remove_dir_all(path)),
         }
     }
@@ -92,8 +110,9 @@ pub fn sweep_stale() {
         Leftover::Namespace(name).remove();
     }
     for name in stale_entries(DIRECTORY, "") {
-        let directory = Path::new(DIRECTORY).join(name);
-        Leftover::Mount(directory.join("bpf")).remove();
+        let directory = Path::new(DIRECTORY).join(&name);
+        Leftover::Mount(directory.join(BPFFS)).remove();
+        ControlGroups::sweep(&directory, &name);
         Leftover::Directory(directory).remove();
     }
 }

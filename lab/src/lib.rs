@@ -19,6 +19,7 @@
 
 mod asked;
 pub mod client;
+mod control_groups;
 pub mod demo;
 pub mod director;
 mod edge;
@@ -37,6 +38,7 @@ mod topology;
 mod tunnel_end;
 
 pub use client::{Client, Download};
+pub use control_groups::ControlGroups;
 pub use director::{Director, Reply};
 pub use http::HttpServer;
 pub use layout::Layout;

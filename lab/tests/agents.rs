@@ -4,7 +4,7 @@ mod common;
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use common::{eventually, ruled_by, spread, with_director, within};
-use xlvs_lab::{Director, Lab, Layout, NameServer, Netns, Process};
+use xlvs_lab::{ControlGroups, Director, Lab, Layout, NameServer, Netns, Process};
 
 const ASK: u16 = 7000;
 const AGENT: u16 = 8282;
+/// For measures that a busy machine delays.
+const PATIENCE: Duration = Duration::from_secs(40);
 /// Of every server.
 const WEIGHT: u32 = 20;
 
@@ -39,7 +41,25 @@ fn asked(
     ruled_by(&lab, &file, |lab, director| test(lab, director, vip))
 }
 
-/// `xlvs rs agent` on a server, whose application's load is the number in a file.
+/// `xlvs rs agent` on a server, measuring a control group and perhaps something else besides.
+fn agent_on(lab: &Lab, index: usize, group: &Path, besides: &[&str]) -> Result<Process> {
+    let mut command = on_one_processor(&xlvs_lab::director::binary()?)?;
+    command.args(["rs", "agent", "--listen", &AGENT.to_string(), "--words", "/nonexistent", "--cgroup"]);
+    command.arg(group).args(besides);
+    lab.servers[index].netns.spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))
+}
+
+/// A command that sees a host of one processor, which one busy process fills.
+fn on_one_processor(program: &Path) -> Result<Command> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let first = allowed.and_then(|list| list.trim().split([',', '-']).next()).context("no processor")?;
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", first]).arg(program);
+    Ok(command)
+}
+
+/// An agent whose application's load is the number in a file.
 struct Agent {
     _process: Process,
     load: PathBuf,
@@ -47,23 +67,26 @@ struct Agent {
 
 impl Agent {
     fn start(lab: &Lab, index: usize) -> Result<Agent> {
-        let server = &lab.servers[index];
-        let load = lab.directory().join(format!("load-{}", server.name));
+        let name = &lab.servers[index].name;
+        let load = lab.directory().join(format!("load-{name}"));
         std::fs::write(&load, "0").context("write a load")?;
         // A control group that does nothing, so that it is the application's load alone that counts here.
-        let idle = lab.directory().join("idle");
+        let idle = lab.directory().join(format!("idle-{name}"));
         std::fs::create_dir_all(&idle)?;
         std::fs::write(idle.join("cpu.stat"), "usage_usec 0\n")?;
-        let mut command = Command::new(xlvs_lab::director::binary()?);
-        command.args(["rs", "agent", "--listen", &AGENT.to_string(), "--words", "/nonexistent", "--cgroup"]);
-        command.arg(&idle).args(["--command", &format!("cat {}", load.display())]);
-        let process = server.netns.spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))?;
+        let process = agent_on(lab, index, &idle, &["--command", &format!("cat {}", load.display())])?;
         Ok(Agent { _process: process, load })
     }
 
     fn is_loaded(&self, percent: u32) -> Result<()> {
         std::fs::write(&self.load, percent.to_string()).context("write a load")
     }
+}
+
+/// Computes in a control group until it is dropped, or has used up two minutes of a processor.
+fn burner(server: &Netns, group: &Path) -> Result<Process> {
+    let script = format!("echo $$ > {}/cgroup.procs && ulimit -t 120 && while :; do :; done", group.display());
+    server.spawn(Command::new("sh").args(["-c", &script]).stdin(Stdio::null()))
 }
 
 /// The weights in `ipvsadm -Ln`, by the servers' order in the lab; `None`: it is out.
@@ -111,6 +134,31 @@ fn the_share_of_a_loaded_server_shrinks_and_returns_without_flutter() -> Result<
             "the stated weight is another"
         );
         Ok(())
+    })
+}
+
+#[test]
+fn a_server_that_computes_gets_less_until_it_is_idle_again() -> Result<()> {
+    asked(3, "slow_start = \"0s\"", |lab, director, vip| {
+        let _names = NameServer::on_all(lab, ASK)?;
+        let mut groups = ControlGroups::of(lab)?;
+        let groups =
+            lab.servers.iter().map(|server| groups.make(&server.name)).collect::<Result<Vec<_>>>()?;
+        let agents = groups.iter().enumerate().map(|(index, group)| agent_on(lab, index, group, &[]));
+        let _agents = agents.collect::<Result<Vec<_>>>()?;
+        let whole = Some(WEIGHT);
+        within(PATIENCE, "all have their weight", || Ok(weights(lab, director)? == [whole; 3]))?;
+
+        // It shares the machine with whatever else runs here, so it need not get all of a processor.
+        let burner = burner(&lab.servers[1].netns, &groups[1])?;
+        let halved = |weights: &[Option<u32>]| weights[1].is_some_and(|weight| weight <= WEIGHT / 2);
+        within(PATIENCE, "the busy server's weight follows", || Ok(halved(&weights(lab, director)?)))?;
+        let answered = spread(&lab.client().ask_times(vip, 300)?);
+        let share = |name: &str| answered.get(name).copied().unwrap_or(0);
+        ensure!(share("rs2") * 3 < share("rs1") * 2 && share("rs1").abs_diff(share("rs3")) < 30, "{answered:?}");
+
+        drop(burner);
+        within(PATIENCE, "the weight returns", || Ok(weights(lab, director)? == [whole; 3]))
     })
 }
 
