@@ -85,7 +85,8 @@ impl Agent {
 
 /// Computes in a control group until it is dropped, or has used up two minutes of a processor.
 fn burner(server: &Netns, group: &Path) -> Result<Process> {
-    let script = format!("echo $$ > {}/cgroup.procs && ulimit -t 120 && while :; do :; done", group.display());
+    let script =
+        format!("echo $$ > {}/cgroup.procs && ulimit -t 120 && while :; do :; done", group.display());
     server.spawn(Command::new("sh").args(["-c", &script]).stdin(Stdio::null()))
 }
 
@@ -155,7 +156,10 @@ fn a_server_that_computes_gets_less_until_it_is_idle_again() -> Result<()> {
         within(PATIENCE, "the busy server's weight follows", || Ok(halved(&weights(lab, director)?)))?;
         let answered = spread(&lab.client().ask_times(vip, 300)?);
         let share = |name: &str| answered.get(name).copied().unwrap_or(0);
-        ensure!(share("rs2") * 3 < share("rs1") * 2 && share("rs1").abs_diff(share("rs3")) < 30, "{answered:?}");
+        ensure!(
+            share("rs2") * 3 < share("rs1") * 2 && share("rs1").abs_diff(share("rs3")) < 30,
+            "{answered:?}"
+        );
 
         drop(burner);
         within(PATIENCE, "the weight returns", || Ok(weights(lab, director)? == [whole; 3]))

@@ -71,8 +71,12 @@ fn a_server_of_direct_routing_is_verified() -> Result<()> {
     set_up()?;
 
     other.netns.ip(&[format!("addr add {vip}/32 dev lo")])?;
-    finds(server, &verify, &["2 hosts answer ARP", "02:00:00:00:00:fe, 02:00:00:00:02:02"])?;
+    finds(server, &verify, &["2 hosts answer for the VIP", "02:00:00:00:00:fe, 02:00:00:00:02:02"])?;
     other.netns.ip(&[format!("addr del {vip}/32 dev lo")])?;
+
+    other.netns.ip(&[format!("addr add {vip6}/128 dev e0 nodad")])?;
+    finds(server, &verify, &["2 hosts answer for the VIP", "02:00:00:00:00:fe, 02:00:00:00:02:02"])?;
+    other.netns.ip(&[format!("addr del {vip6}/128 dev e0")])?;
 
     let one_vip = format!("--mode dr --vip {vip}");
     finds(
@@ -243,7 +247,7 @@ fn a_director_of_direct_routing_is_verified() -> Result<()> {
         server.must(&up)?;
         drop(names);
         told(director, &format!("tcp/{vip}"), 1, &[&format!("nothing listens there for {}", vip.ip())])?;
-        told(director, &format!("udp/{vip}"), 0, &[RIGHT.trim()])?;
+        told(director, &format!("udp/{vip}"), 1, &[&format!("nothing listens there for {}", vip.ip())])?;
         let _names = NameServer::start(&server.netns, "rs1", ASK)?;
 
         // Somebody who has the VIP and says so, a server or not.
@@ -251,6 +255,10 @@ fn a_director_of_direct_routing_is_verified() -> Result<()> {
         let speaks = format!("answers ARP for the VIP {} on l0: run `xlvs rs up` there", vip.ip());
         told(director, "", 1, &[&format!("the host with MAC 02:00:00:00:02:02 {speaks}")])?;
         other.netns.ip(&[format!("addr del {}/32 dev lo", vip.ip())])?;
+        other.netns.ip(&[format!("addr add {}/128 dev e0 nodad", vip6.ip())])?;
+        let speaks6 = format!("answers neighbour discovery for the VIP {} on l0: run", vip6.ip());
+        told(director, "", 1, &[&format!("the host with MAC 02:00:00:00:02:02 {speaks6}")])?;
+        other.netns.ip(&[format!("addr del {}/128 dev e0", vip6.ip())])?;
         for place in ["all", "e0"] {
             server.netns.sysctl(&format!("net.ipv4.conf.{place}.arp_ignore"), "0")?;
         }
@@ -349,8 +357,14 @@ fn a_director_of_nat_is_verified() -> Result<()> {
         lab.director.sysctl("net.ipv4.ip_forward", "0")?;
         told(director, "", 1, &["its answers by l1 are not routed on", "net.ipv4.ip_forward=1"])?;
         lab.director.sysctl("net.ipv4.ip_forward", "1")?;
+        director.must(&format!("-A -u {vip}"))?;
+        director.must(&format!("-a -u {vip} -r {}:8080 -m", server.address))?;
+        told(director, "", 0, &[RIGHT.trim()])?;
         drop(names);
-        told(director, "", 1, &[&format!("nothing listens there for {}", server.address)])?;
+        let nobody = format!("nothing listens there for {}", server.address);
+        told(director, &format!("tcp/{vip}"), 1, &[&nobody])?;
+        told(director, &format!("udp/{vip}"), 1, &[&nobody])?;
+        director.must(&format!("-D -u {vip}"))?;
         server.netns.ip(&["link set e0 down"])?;
         told(director, "", 1, &["it does not answer; `xlvs rs verify` there"])
     })

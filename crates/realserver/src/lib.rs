@@ -9,12 +9,15 @@
 //!
 //! Nothing here knows of directors' services or of connections.
 
-pub mod arp;
+mod arp;
 mod files;
+pub mod frames;
 mod kernel;
 pub mod lifecycle;
 pub mod listeners;
 pub mod load;
+mod nd;
+pub mod neighbours;
 pub mod netlink;
 pub mod permanent;
 pub mod plan;

@@ -23,7 +23,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::libc;
 
-use crate::arp::Mac;
+use crate::frames::Mac;
 use crate::plan::{Device, Held};
 
 /// A socket for one question at a time, in the network namespace of the thread that opened it.

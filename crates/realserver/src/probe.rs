@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, send};
 use socket2::{Domain, Protocol, Socket, Type};
-use xlvs_core::checksum::Sum;
 
-use crate::arp::{Mac, frames_of, link, received};
+use crate::frames::{Mac, bytes, checksum, frames_of, link, pseudo_header, received, v6_header};
 
 /// How packets get to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +52,8 @@ pub enum Encapsulation {
 pub enum Question {
     /// Does somebody take a TCP connection at this port?
     Connection(u16),
+    /// Does somebody take datagrams at this UDP port? (Asked by an empty one.) Who does may well be silent.
+    Datagram(u16),
     /// Does it have the VIP? (Asked by an echo request.)
     Presence,
 }
@@ -62,7 +63,7 @@ pub enum Question {
 pub enum Answer {
     /// Yes.
     Yes,
-    /// Nobody takes connections there.
+    /// Nobody listens there.
     Refused,
     /// Nothing.
     Silence,
@@ -74,7 +75,10 @@ const PATIENCE: Duration = Duration::from_millis(600);
 const TIMES: u32 = 2;
 const PAUSE: Duration = Duration::from_millis(5);
 
+const HOPS: u8 = 64;
+
 const TCP: u8 = 6;
+const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMP_V6: u8 = 58;
 const FIN_SYN_RST: u8 = 7;
@@ -124,6 +128,10 @@ impl Talk {
     fn request(&self) -> Vec<u8> {
         match self.question {
             Question::Connection(port) => self.packet(TCP, &segment(self.port, port, 0, SYN)),
+            Question::Datagram(port) => {
+                let ports = [self.port.to_be_bytes(), port.to_be_bytes()].concat();
+                self.packet(UDP, &[&ports[..], &[0, 8, 0, 0]].concat())
+            }
             Question::Presence => {
                 let [high, low] = self.port.to_be_bytes();
                 let kind = if self.vip.is_ipv4() { 8 } else { 128 };
@@ -140,17 +148,18 @@ impl Talk {
     fn packet(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let mut payload = payload.to_vec();
         let length = payload.len() as u16;
-        let at = if protocol == TCP { 16 } else { 2 };
-        let pseudo = if protocol == ICMP {
-            Vec::new()
-        } else {
-            [&bytes(self.from)[..], &bytes(self.vip), &[0, protocol], &length.to_be_bytes()].concat()
+        let at = match protocol {
+            TCP => 16,
+            UDP => 6,
+            _ => 2,
         };
-        let sum = checksum(&[&pseudo[..], &payload].concat());
+        let pseudo = pseudo_header(self.from, self.vip, protocol, length);
+        let summed = if protocol == ICMP { payload.clone() } else { [&pseudo[..], &payload].concat() };
+        let sum = checksum(&summed);
         payload.splice(at..at + 2, sum);
         let head = match (self.from, self.vip) {
             (IpAddr::V4(from), IpAddr::V4(to)) => v4(from, to, protocol, length),
-            _ => v6(self.from, self.vip, protocol, length),
+            _ => v6_header(self.from, self.vip, protocol, HOPS, length),
         };
         [head, payload].concat()
     }
@@ -188,6 +197,11 @@ impl Talk {
         };
         match self.question {
             Question::Connection(port) if protocol == TCP => self.heard_tcp(port, payload),
+            Question::Datagram(port) if protocol == UDP => {
+                let is_answer = payload.get(..4)? == self.ports_of_theirs(port);
+                is_answer.then_some(Heard { answer: Answer::Yes, reset: None })
+            }
+            Question::Datagram(port) if protocol == self.icmp() => self.heard_unreachable(port, payload),
             Question::Presence if protocol == self.icmp() => {
                 let kind = if self.vip.is_ipv4() { 0 } else { 129 };
                 let is_reply = *payload.first()? == kind && payload.get(4..6)? == self.port.to_be_bytes();
@@ -197,9 +211,22 @@ impl Talk {
         }
     }
 
+    /// The first bytes of what they send us from this port.
+    fn ports_of_theirs(&self, port: u16) -> [u8; 4] {
+        let ([a, b], [c, d]) = (port.to_be_bytes(), self.port.to_be_bytes());
+        [a, b, c, d]
+    }
+
+    /// "Port unreachable", with the beginning of our datagram in it.
+    fn heard_unreachable(&self, port: u16, message: &[u8]) -> Option<Heard> {
+        let (unreachable, inner) = if self.vip.is_ipv4() { ([3, 3], 8 + 20) } else { ([1, 4], 8 + 40) };
+        let ports = [self.port.to_be_bytes(), port.to_be_bytes()].concat();
+        let is_ours = message.get(..2)? == unreachable && message.get(inner..inner + 4)? == ports;
+        is_ours.then_some(Heard { answer: Answer::Refused, reset: None })
+    }
+
     fn heard_tcp(&self, port: u16, segment_of_theirs: &[u8]) -> Option<Heard> {
-        let ports = [port.to_be_bytes(), self.port.to_be_bytes()].concat();
-        if segment_of_theirs.get(..4)? != ports {
+        if segment_of_theirs.get(..4)? != self.ports_of_theirs(port) {
             return None;
         }
         match segment_of_theirs.get(13)? & (FIN_SYN_RST | ACK) {
@@ -250,28 +277,11 @@ fn segment(from: u16, to: u16, sequence: u32, flags: u8) -> Vec<u8> {
 
 fn v4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: u16) -> Vec<u8> {
     let [high, low] = (20 + payload).to_be_bytes();
-    let mut head = vec![0x45, 0, high, low, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+    let mut head = vec![0x45, 0, high, low, 0, 0, 0x40, 0, HOPS, protocol, 0, 0];
     head.extend(from.octets().iter().chain(&to.octets()));
     let sum = checksum(&head);
     head.splice(10..12, sum);
     head
-}
-
-fn v6(from: IpAddr, to: IpAddr, protocol: u8, payload: u16) -> Vec<u8> {
-    let [high, low] = payload.to_be_bytes();
-    [&[0x60, 0, 0, 0, high, low, protocol, 64][..], &bytes(from), &bytes(to)].concat()
-}
-
-fn bytes(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
-}
-
-fn checksum(bytes: &[u8]) -> [u8; 2] {
-    let pair = |pair: &[u8]| [pair.first().copied().unwrap_or(0), pair.get(1).copied().unwrap_or(0)];
-    bytes.chunks(2).fold(Sum::ZERO, |sum, bytes| sum.add16(pair(bytes))).checksum()
 }
 
 #[cfg(test)]
@@ -314,6 +324,15 @@ mod tests {
             assert!(heard(ACK).is_none());
             let other_port = answer(&connection, TCP, &segment(81, 4000, 7, RST));
             assert!(connection.heard(&other_port).is_none());
+
+            let datagram = talk(from, vip, Question::Datagram(53));
+            let unreachable: &[u8] = if datagram.vip.is_ipv4() { &[3, 3] } else { &[1, 4] };
+            let refusal = [unreachable, &[0; 6], &datagram.request()].concat();
+            let heard = |protocol, payload: &[u8]| datagram.heard(&answer(&datagram, protocol, payload));
+            assert_eq!(heard(datagram.icmp(), &refusal).expect("an answer").answer, Answer::Refused);
+            assert!(heard(datagram.icmp(), &refusal[..30]).is_none());
+            assert_eq!(heard(UDP, &[0, 53, 0x0f, 0xa0, 0, 8, 0, 0]).expect("an answer").answer, Answer::Yes);
+            assert!(heard(UDP, &[0, 54, 0x0f, 0xa0, 0, 8, 0, 0]).is_none());
 
             let presence = talk(from, vip, Question::Presence);
             let kind = if presence.vip.is_ipv4() { 0 } else { 129 };

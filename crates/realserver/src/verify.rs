@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::arp::{Mac, who_has};
+use crate::frames::Mac;
 use crate::listeners::{Listener, Port, listeners};
+use crate::neighbours::who_has;
 use crate::netlink::Way;
 use crate::plan::{
     KERNEL_ENDS, Refusal, Sight, check, everybody, ignores_lo, interfaces, number, speaks_arp,
@@ -72,11 +73,11 @@ pub enum Finding {
         /// The larger one of the device's and `all`'s.
         value: u32,
     },
-    /// An ARP conflict between others.
-    #[error("{} hosts answer ARP for the VIP {vip} on {device} ({}): only the director may; run `xlvs rs up` on the others", macs.len(), listed(macs))]
+    /// A conflict between others.
+    #[error("{} hosts answer for the VIP {vip} on {device} ({}): only the director may; run `xlvs rs up` on the others", macs.len(), listed(macs))]
     ManyAnswer {
         /// The VIP.
-        vip: Ipv4Addr,
+        vip: IpAddr,
         /// Where they were asked.
         device: String,
         /// Who they are.
@@ -162,8 +163,8 @@ fn gone(way: Option<Option<IpAddr>>) -> String {
 /// What was found out by asking, besides [`Sight`].
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
-    /// Who answers ARP for a VIP, by device.
-    pub answers: BTreeMap<(String, Ipv4Addr), BTreeSet<Mac>>,
+    /// Who answers for a VIP, by device.
+    pub answers: BTreeMap<(String, IpAddr), BTreeSet<Mac>>,
     /// Who listens.
     pub listeners: Vec<Listener>,
     /// Devices with a tunnel end of ours.
@@ -172,7 +173,7 @@ pub struct Asked {
     pub to_clients: Vec<(IpNet, Option<Way>)>,
     /// How clients are reached from this VIP.
     pub from_vips: Vec<(IpAddr, Option<Way>)>,
-    /// Gateways that have a director's MAC: who answers ARP for a VIP.
+    /// Gateways that have a director's MAC: who answers for a VIP.
     pub directors: BTreeSet<IpAddr>,
 }
 
@@ -201,25 +202,17 @@ pub fn ask(kernel: &mut Kernel, wish: &Wish, sight: &Sight) -> Result<Asked, io:
 
 /// Who answers for VIPs, and whether one of them is where answers go.
 fn ask_neighbours(wish: &Wish, sight: &Sight, asked: &mut Asked) -> io::Result<()> {
-    let v4 = |address: &IpAddr| match address {
-        IpAddr::V4(v4) => Some(*v4),
-        IpAddr::V6(_) => None,
-    };
-    let vips: Vec<_> = wish.vips.iter().filter_map(v4).collect();
     let ways = asked.from_vips.iter().filter_map(|(_, way)| way.as_ref()?.gateway);
-    let gateways: BTreeSet<_> = ways.filter_map(|gateway| v4(&gateway)).collect();
-    if vips.is_empty() {
-        return Ok(());
-    }
-    let targets: Vec<_> = vips.iter().chain(&gateways).copied().collect();
+    let gateways: BTreeSet<_> = ways.collect();
+    let targets: Vec<_> = wish.vips.iter().chain(&gateways).copied().collect();
     // An interface that is not there is a finding of its own, or was refused.
     for device in interfaces(wish, sight).unwrap_or_default() {
         let answers = who_has(&device, &targets)?;
-        let directors: BTreeSet<_> = vips.iter().filter_map(|vip| answers.get(vip)).flatten().collect();
-        let is_director = |gateway: &&Ipv4Addr| {
+        let directors: BTreeSet<_> = wish.vips.iter().filter_map(|vip| answers.get(vip)).flatten().collect();
+        let is_director = |gateway: &&IpAddr| {
             answers.get(*gateway).is_some_and(|macs| macs.iter().any(|mac| directors.contains(mac)))
         };
-        asked.directors.extend(gateways.iter().filter(is_director).map(|gateway| IpAddr::V4(*gateway)));
+        asked.directors.extend(gateways.iter().filter(is_director).copied());
         asked.answers.extend(answers.into_iter().map(|(vip, macs)| ((device.clone(), vip), macs)));
     }
     Ok(())
@@ -266,7 +259,7 @@ fn arp(wish: &Wish, interfaces: &[String], sight: &Sight, asked: &Asked, found: 
         }
     }
     for ((device, vip), macs) in &asked.answers {
-        if macs.len() > 1 && wish.vips.contains(&IpAddr::V4(*vip)) {
+        if macs.len() > 1 && wish.vips.contains(vip) {
             found.push(Finding::ManyAnswer { vip: *vip, device: device.clone(), macs: macs.clone() });
         }
     }

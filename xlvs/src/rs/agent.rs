@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-
+use nix::errno::Errno;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -24,9 +24,9 @@ use crate::program;
 /// Where to listen, and what to measure.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Address and port to answer at, or a port alone.
-    #[arg(long, default_value = "8282", value_name = "[ADDRESS:]PORT", value_parser = listen_at)]
-    listen: SocketAddr,
+    /// Address and port to answer at, or a port alone: at all addresses.
+    #[arg(long, default_value = "8282", value_name = "[ADDRESS:]PORT", value_parser = place)]
+    listen: Place,
     /// A command that prints the application's own load: a number of percent. Run by `sh -c`, with five seconds' time.
     #[arg(long, value_name = "COMMAND", conflicts_with = "url")]
     command: Option<String>,
@@ -51,11 +51,47 @@ const APPLICATION_PATIENCE: Duration = Duration::from_secs(5);
 /// Directors that are answered at once; others wait.
 const AT_ONCE: usize = 64;
 
-fn listen_at(text: &str) -> anyhow::Result<SocketAddr> {
-    match text.parse::<u16>() {
-        Ok(port) => Ok(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)),
-        Err(_) => text.parse().with_context(|| format!("{text} is neither a port nor ADDRESS:PORT")),
+/// Where to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// At all addresses of both families, or of IPv4 where a host speaks nothing else.
+    Port(u16),
+    At(SocketAddr),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Port(port) => write!(f, "port {port}"),
+            Self::At(at) => at.fmt(f),
+        }
     }
+}
+
+fn place(text: &str) -> anyhow::Result<Place> {
+    match text.parse::<u16>() {
+        Ok(port) => Ok(Place::Port(port)),
+        Err(_) => {
+            let at = text.parse().with_context(|| format!("{text} is neither a port nor ADDRESS:PORT"))?;
+            Ok(Place::At(at))
+        }
+    }
+}
+
+async fn listen(place: Place) -> io::Result<TcpListener> {
+    match place {
+        Place::At(at) => TcpListener::bind(at).await,
+        Place::Port(port) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+            Err(why) if speaks_no_ipv6(&why) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
+            outcome => outcome,
+        },
+    }
+}
+
+/// IPv6 is not in the kernel, or was switched off as a module's parameter or for all devices.
+fn speaks_no_ipv6(why: &io::Error) -> bool {
+    let code = why.raw_os_error().map(Errno::from_raw);
+    matches!(code, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
 }
 
 /// Answers until it is told to end.
@@ -69,7 +105,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(options: Options) -> anyhow::Result<ExitCode> {
-    let listener = TcpListener::bind(options.listen).await;
+    let listener = listen(options.listen).await;
     let listener =
         listener.with_context(|| format!("listen at {}; is another agent running?", options.listen))?;
     let mut meter = Meter::new(&options);
@@ -254,8 +290,9 @@ mod tests {
 
     #[test]
     fn it_listens_at_a_port_or_an_address() {
-        assert_eq!(listen_at("8282").expect("a port"), "[::]:8282".parse().expect("an address"));
-        assert_eq!(listen_at("10.0.0.1:80").expect("an address"), "10.0.0.1:80".parse().expect("an address"));
-        assert!(listen_at("http").is_err() && listen_at("70000").is_err());
+        assert_eq!(place("8282").expect("a port"), Place::Port(8282));
+        let at = "10.0.0.1:80".parse().map(Place::At).expect("an address");
+        assert_eq!(place("10.0.0.1:80").expect("an address"), at);
+        assert!(place("http").is_err() && place("70000").is_err());
     }
 }

@@ -1,18 +1,18 @@
 //! What can be wrong as seen from the director.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use thiserror::Error;
-use xlvs_realserver::arp::Mac;
+use xlvs_realserver::frames::Mac;
 
 /// Something that is not as it should be, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Finding {
     /// Somebody else answers for a VIP.
-    #[error("{} answers ARP for the VIP {vip} on {device}: run `xlvs rs up` there", host(*mac, *server))]
+    #[error("{} answers {} for the VIP {vip} on {device}: run `xlvs rs up` there", host(*mac, *server), question(*vip))]
     Foreign {
         /// The VIP.
-        vip: Ipv4Addr,
+        vip: IpAddr,
         /// Where it was asked for.
         device: String,
         /// Who answered.
@@ -128,6 +128,11 @@ impl Finding {
 
 fn host(mac: Mac, server: Option<IpAddr>) -> String {
     server.map_or_else(|| format!("the host with MAC {mac}"), |server| format!("the server {server} ({mac})"))
+}
+
+/// By what neighbours are asked for an address.
+fn question(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "ARP" } else { "neighbour discovery" }
 }
 
 fn silence(vip: Option<IpAddr>) -> String {

@@ -1,11 +1,11 @@
-//! `xlvs verify`: what is wrong with services and servers, as seen from the director. It looks at routes, neighbours and parameters, asks by ARP
+//! `xlvs verify`: what is wrong with services and servers, as seen from the director. It looks at routes, neighbours and parameters, asks the networks
 //! who answers for VIPs, and sends each server a question as the data plane would send it a client's packet.
 
 mod finding;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use xlvs_ipvsadm::Backend;
 use xlvs_model::spec::{Method, Protocol, TunnelChecksum, TunnelType};
 use xlvs_model::view::ServiceView;
 use xlvs_model::{ServerSpec, ServiceKey};
-use xlvs_realserver::arp::{Mac, who_has};
+use xlvs_realserver::frames::Mac;
+use xlvs_realserver::neighbours::who_has;
 use xlvs_realserver::netlink::Way;
 use xlvs_realserver::plan::Device;
 use xlvs_realserver::probe::{Answer as Heard, Encapsulation, Question, Road, ask};
@@ -60,7 +61,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     };
     let services = meant(&mut client, options)?;
     let mut look = Look::open(interfaces).context("look at this host's devices, addresses and neighbours")?;
-    let mut findings = look.at_vips(&services).context("ask by ARP who has the VIPs")?;
+    let mut findings = look.at_vips(&services).context("ask the networks who has the VIPs")?;
     for service in &services {
         for server in &service.servers {
             let found = look.at_server(&service.spec.key, &server.spec);
@@ -101,13 +102,12 @@ impl Look {
     /// Who answers for the VIPs?
     fn at_vips(&self, services: &[ServiceView]) -> io::Result<Vec<Finding>> {
         let vips: BTreeSet<_> = services.iter().filter_map(|service| vip(&service.spec.key)).collect();
-        let v4: Vec<_> =
-            vips.iter().filter_map(|vip| if let IpAddr::V4(v4) = vip { Some(*v4) } else { None }).collect();
+        let targets: Vec<_> = vips.iter().copied().collect();
         let mut found = Vec::new();
         let mut answered = BTreeSet::new();
-        for device in self.devices().filter(|device| device.is_up && device.is_ethernet && !v4.is_empty()) {
-            for (vip, macs) in who_has(&device.name, &v4)? {
-                answered.insert(IpAddr::V4(vip));
+        for device in self.devices().filter(|device| device.is_up && device.is_ethernet && !vips.is_empty()) {
+            for (vip, macs) in who_has(&device.name, &targets)? {
+                answered.insert(vip);
                 found.extend(macs.into_iter().map(|mac| Finding::Foreign {
                     vip,
                     device: device.name.clone(),
@@ -152,14 +152,18 @@ impl Look {
         if self.kernel.sysctl(&key)?.as_deref() == Some("0") {
             found.push(Finding::NotForwarding { server: server.clone(), device, parameter });
         }
-        if protocol(service) == Some(Protocol::Tcp) && server.server.port() != 0 {
-            match TcpStream::connect_timeout(&server.server, PATIENCE) {
-                Ok(_) => {}
-                Err(why) if why.kind() == io::ErrorKind::ConnectionRefused => {
-                    found.push(Finding::Refused { address: server.server.ip(), server });
-                }
-                Err(_) => found.push(Finding::Silent { server, vip: None }),
+        let heard = match protocol(service) {
+            _ if server.server.port() == 0 => return Ok(found),
+            Some(Protocol::Tcp) => TcpStream::connect_timeout(&server.server, PATIENCE).map(drop),
+            Some(Protocol::Udp) => is_refused(server.server),
+            _ => return Ok(found),
+        };
+        match heard {
+            Ok(()) => {}
+            Err(why) if why.kind() == io::ErrorKind::ConnectionRefused => {
+                found.push(Finding::Refused { address: server.server.ip(), server });
             }
+            Err(_) => found.push(Finding::Silent { server, vip: None }),
         }
         Ok(found)
     }
@@ -213,9 +217,15 @@ impl Look {
         let Some(from) = self.own_address(vip, way) else { return Ok(Vec::new()) };
         let question = match (protocol(service), port(service)) {
             (Some(Protocol::Tcp), port) if port != 0 => Question::Connection(port),
+            (Some(Protocol::Udp), port) if port != 0 => Question::Datagram(port),
             _ => Question::Presence,
         };
-        Ok(match ask(road, from, vip, question)? {
+        let heard = match (question, ask(road, from, vip, question)?) {
+            // Who takes datagrams need not answer an empty one.
+            (Question::Datagram(_), Heard::Silence) => ask(road, from, vip, Question::Presence)?,
+            (_, heard) => heard,
+        };
+        Ok(match heard {
             Heard::Yes => Vec::new(),
             Heard::Refused => vec![Finding::Refused { server, address: vip }],
             Heard::Silence => vec![Finding::Silent { server, vip: Some(vip) }],
@@ -260,6 +270,20 @@ impl Look {
             services.iter().flat_map(|service| &service.servers).map(|server| server.spec.key.addr).collect();
         let mut known = self.neighbours.iter().filter(|((_, address), _)| servers.contains(address));
         known.find(|(_, known)| **known == mac).map(|((_, address), _)| *address)
+    }
+}
+
+/// Sends an empty datagram and waits for a refusal. Who does not refuse may well be silent, or not be there.
+fn is_refused(server: SocketAddr) -> io::Result<()> {
+    let any: IpAddr =
+        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect(server)?;
+    socket.send(&[])?;
+    match socket.recv(&mut [0; 1]) {
+        Err(why) if why.kind() != io::ErrorKind::WouldBlock => Err(why),
+        _ => Ok(()),
     }
 }
 
