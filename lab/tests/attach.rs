@@ -4,7 +4,7 @@ mod common;
 
 use std::net::SocketAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use common::{Method, all, directed_by, serve};
 use xlvs_lab::{Director, Lab, NameServer};
 
@@ -17,9 +17,15 @@ fn where_the_driver_cannot_generic_mode_is_taken_with_a_warning() -> Result<()> 
     directed_by(prepared(&lab, &["l0", "l1", "lo"])?, &lab, |_, director| {
         let log = director.log();
         ensure!(log.contains("WARN") && log.contains("generic mode"), "no warning");
-        let status = director.command("status", &[])?.out;
-        ensure!(status.contains("l0 native") && status.contains("lo generic"), "{status}");
-        Ok(())
+        let told = |director: &Director| -> Result<()> {
+            let status = director.command("status", &[])?.out;
+            ensure!(status.contains("l0 native") && status.contains("lo generic"), "{status}");
+            Ok(())
+        };
+        told(director)?;
+        director.kill9()?;
+        director.restart()?;
+        told(director).context("the next daemon")
     })
 }
 

@@ -5,6 +5,7 @@
 //! same core without a kernel, and [`rehearsal`] runs it on a packet without changing anything. [`fragments`] puts
 //! packets together and cuts them.
 
+mod attachment;
 pub mod conns;
 pub mod engine;
 pub mod estimator;

@@ -26,6 +26,7 @@ use xlvs_core::marks;
 use xlvs_core::packet::Frame;
 use xlvs_core::service::BLOCK;
 
+use crate::attachment::is_native;
 use crate::evict::{Doomed, Evictor};
 use crate::fragments::{Director, Fate, Outgoing};
 use crate::mapping::Mapping;
@@ -365,15 +366,18 @@ impl Xdp {
         let Ok(ifindex) = nix::net::if_::if_nametoindex(interface) else {
             return Err(XdpError::NoInterface(interface.to_owned()));
         };
-        let native = self.attach_somehow(interface, mode)?;
+        let native = self.attach_somehow(interface, ifindex, mode)?;
         self.attached.insert(interface.to_owned(), ifindex);
         Ok(native)
     }
 
-    fn attach_somehow(&mut self, interface: &str, mode: Mode) -> Result<bool, XdpError> {
+    fn attach_somehow(&mut self, interface: &str, ifindex: u32, mode: Mode) -> Result<bool, XdpError> {
         let path = self.pins.link(interface);
         if path.exists() && self.take_over(&path)? {
-            return Ok(true);
+            return is_native(ifindex).map_err(|why| XdpError::Attach {
+                interface: interface.to_owned(),
+                why: format!("how its program runs cannot be seen: {why}"),
+            });
         }
         let attempts: &[XdpMode] = match mode {
             Mode::Auto => &[XdpMode::Driver, XdpMode::Skb],
