@@ -1,5 +1,6 @@
 //! The daemon in the director's namespace, and its command line.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ pub struct Director<'a> {
     directory: PathBuf,
     binary: PathBuf,
     options: Vec<String>,
+    /// Words before the binary's name.
+    launcher: Vec<String>,
     daemon: Option<Process>,
     start_took: Duration,
     _bpffs: Owned,
@@ -85,6 +88,7 @@ impl<'a> Director<'a> {
             directory: directory.to_owned(),
             binary: binary.to_owned(),
             options: Vec::new(),
+            launcher: Vec::new(),
             daemon: None,
             start_took: Duration::ZERO,
             _bpffs: bpffs,
@@ -95,6 +99,13 @@ impl<'a> Director<'a> {
     #[must_use]
     pub fn with_options(mut self, options: &[&str]) -> Self {
         self.options.extend(options.iter().map(|&option| option.to_owned()));
+        self
+    }
+
+    /// Has the daemon started by another program that becomes it, such as `env NAME=value`.
+    #[must_use]
+    pub fn launched_by(mut self, words: &[&str]) -> Self {
+        self.launcher = words.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -148,8 +159,12 @@ impl<'a> Director<'a> {
     }
 
     fn run_with(&self, binary: &Path, interfaces: &[&str]) -> Command {
-        let mut run = Command::new(binary);
-        run.arg("run").args(&self.options).args(interfaces.iter().flat_map(|name| ["--interface", name]));
+        let mut words = self.launcher.iter().map(OsStr::new).chain([binary.as_os_str()]);
+        let mut run = Command::new(words.next().unwrap_or_default());
+        run.args(words)
+            .arg("run")
+            .args(&self.options)
+            .args(interfaces.iter().flat_map(|name| ["--interface", name]));
         run.args([
             "--run-dir".as_ref(),
             self.run_dir().as_os_str(),

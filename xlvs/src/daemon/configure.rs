@@ -11,7 +11,7 @@ use xlvs_model::watch::AgentSpec;
 use xlvs_model::{Change, Config, Model, ServerKey, ServiceKey, diff, wanted};
 
 use super::checks::Checks;
-use super::{Daemon, control, site, start, upkeep};
+use super::{Daemon, control, site, start, supervisor, upkeep};
 use crate::{difference, plan};
 
 /// What there is to be.
@@ -139,6 +139,13 @@ fn ruling_file(daemon: &Daemon) -> anyhow::Result<std::path::PathBuf> {
 
 /// Becomes what the file says that the daemon was started with.
 pub async fn reload(daemon: &Daemon, why: &str) -> anyhow::Result<Vec<String>> {
+    supervisor::told_reloading();
+    let done = read_again(daemon, why).await;
+    supervisor::told_ready(daemon.site.borrow().interfaces());
+    done
+}
+
+async fn read_again(daemon: &Daemon, why: &str) -> anyhow::Result<Vec<String>> {
     let file = ruling_file(daemon)?;
     let config = read(&file).context("nothing was changed")?;
     let by = format!("{why} {}", file.display());

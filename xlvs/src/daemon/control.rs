@@ -20,8 +20,15 @@ use super::{Daemon, configure, explain, site, status, upkeep};
 use crate::paths::Paths;
 use crate::protocol::{Answer, Request};
 
-/// Opens the socket, for root only. The lock is held, so a socket that is there belongs to nobody.
-pub fn listen(paths: &Paths) -> anyhow::Result<UnixListener> {
+/// Opens the socket, for root only, unless it is given. The lock is held, so a socket that is there belongs to nobody.
+pub fn listen(
+    paths: &Paths,
+    given: Option<std::os::unix::net::UnixListener>,
+) -> anyhow::Result<UnixListener> {
+    if let Some(listener) = given {
+        let taken = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
+        return taken.context("take the socket that was given");
+    }
     let path = paths.socket();
     match std::fs::remove_file(&path) {
         Ok(()) => {}

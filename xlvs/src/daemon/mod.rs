@@ -14,6 +14,7 @@ mod revisions;
 mod site;
 mod start;
 mod status;
+mod supervisor;
 mod upkeep;
 
 use std::cell::{Cell, RefCell};
@@ -166,7 +167,9 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
-    let listener = control::listen(&options.paths)?;
+    let given = supervisor::socket()?;
+    let is_ours = given.is_none();
+    let listener = control::listen(&options.paths, given)?;
     let (daemon, fresh) = start::start(options, fixed_interfaces)?;
     let daemon = Rc::new(daemon);
     if let Err(why) = config.map_or(Ok(()), |config| configure::begin(&daemon, config)) {
@@ -182,6 +185,7 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
     let checks = checks::run(Rc::clone(&daemon));
     let agents = agents::run(Rc::clone(&daemon));
     let reloads = configure::heed_sighup(Rc::clone(&daemon), hangups);
+    supervisor::told_ready(daemon.site.borrow().interfaces());
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -193,8 +197,12 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
         () = agents => {}
         () = wanted => {}
         () = errands => {}
+        () = supervisor::beat() => {}
     }
-    let _gone = std::fs::remove_file(daemon.options.paths.socket());
+    supervisor::told_stopping();
+    if is_ours {
+        let _gone = std::fs::remove_file(daemon.options.paths.socket());
+    }
     tracing::info!("the daemon ends; packets go on being forwarded; `xlvs unload` ends that too");
     Ok(ExitCode::SUCCESS)
 }
