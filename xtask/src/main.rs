@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod demo;
 mod ebpf;
+mod package;
 mod place;
 mod process;
 mod symbols;
@@ -23,6 +24,7 @@ const USAGE: &str = "\
 cargo xtask ebpf     build the eBPF objects (installs their toolchain when it is missing)
 cargo xtask build    the above, and the release binary with the object in it
 cargo xtask test     install what the tests need, run all of them, count them
+cargo xtask package  build, then pack a Debian package
 cargo xtask demo     build, then show NAT, DR and TUN balancing real requests (root)
 cargo xtask budget   build, then write down what the programs cost of instructions and stack (root)
 cargo xtask bench    build, then measure what packets cost (root); --help lists its options";
@@ -43,6 +45,7 @@ fn run(chore: &str) -> Result<ExitCode> {
         "ebpf" => ebpf::build().map(|_| ExitCode::SUCCESS),
         "build" => build::build().map(|_| ExitCode::SUCCESS),
         "test" => test::test(),
+        "package" => package::package().map(|_| ExitCode::SUCCESS),
         "demo" => demo::demo().map(|()| ExitCode::SUCCESS),
         "budget" => test::budget().map(|()| ExitCode::SUCCESS),
         "bench" => bench::bench(&std::env::args().skip(2).collect::<Vec<_>>()).map(|()| ExitCode::SUCCESS),

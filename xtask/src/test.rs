@@ -7,11 +7,22 @@ use anyhow::Result;
 use crate::ebpf::Objects;
 use crate::process::{host_cargo, run, succeeds};
 use crate::tally::Tally;
-use crate::{apt, bench, build, place};
+use crate::{apt, bench, build, package, place};
 
 /// What the tests with real traffic run.
-const PROGRAMS: [&str; 9] =
-    ["iproute2", "ethtool", "curl", "nginx-light", "iperf3", "tcpdump", "iputils-ping", "procps", "haproxy"];
+const PROGRAMS: [&str; 11] = [
+    "iproute2",
+    "ethtool",
+    "curl",
+    "nginx-light",
+    "iperf3",
+    "tcpdump",
+    "iputils-ping",
+    "procps",
+    "haproxy",
+    "systemd",
+    "util-linux",
+];
 
 /// Packages whose tests make network namespaces or load programs: as root, few at a time.
 const ROOT_PACKAGES: [&str; 3] = ["xlvs-lab", "xlvs-datapath", "xlvs-realserver"];
@@ -31,8 +42,9 @@ pub fn test() -> Result<ExitCode> {
             tally.step("build", Ok(()));
             tally.tests(
                 "tests in network namespaces",
-                root_tests(&mut host_cargo(), &objects).env("XLVS_BIN", binary),
+                root_tests(&mut host_cargo(), &objects).env("XLVS_BIN", &binary),
             )?;
+            tally.step("package", package::pack(&binary).and_then(|package| package::try_out(&package)));
         }
         Err(error) => tally.step("build", Err(error)),
     }
