@@ -8,6 +8,7 @@ mod errands;
 mod explain;
 mod full_table;
 mod hops;
+mod http;
 pub mod lock;
 mod probe;
 mod revisions;
@@ -15,6 +16,7 @@ mod site;
 mod start;
 mod status;
 mod upkeep;
+mod work;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -65,6 +67,9 @@ pub struct Options {
     /// Real servers, all services together; 65536 unless told.
     #[arg(long, value_parser = clap::value_parser!(u32).range(bounds(SERVERS)))]
     pub max_servers: Option<u32>,
+    /// HTTP.
+    #[command(flatten)]
+    pub http: http::Options,
     /// The director's places.
     #[command(flatten)]
     pub paths: Paths,
@@ -125,6 +130,8 @@ pub struct Daemon {
     native: RefCell<HashMap<String, bool>>,
     /// What became of fragments, and of packets to be cut.
     fragments: Cell<Tally>,
+    /// What was done.
+    work: work::Work,
     began: Instant,
 }
 
@@ -169,15 +176,20 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
     let listener = control::listen(&options.paths)?;
     let (daemon, fresh) = start::start(options, fixed_interfaces)?;
     let daemon = Rc::new(daemon);
-    if let Err(why) = config.map_or(Ok(()), |config| configure::begin(&daemon, config)) {
-        // A first start that fails leaves nothing behind.
-        fresh.map(|pins| pins.remove()).transpose()?;
-        return Err(why);
-    }
+    let begun = config.map_or(Ok(()), |config| configure::begin(&daemon, config));
+    let listening = match begun.and_then(|()| http::listen(&daemon)) {
+        Ok(listening) => listening,
+        Err(why) => {
+            // A first start that fails leaves nothing behind.
+            fresh.map(|pins| pins.remove()).transpose()?;
+            return Err(why);
+        }
+    };
     let hops = hops::follow(Rc::clone(&daemon))?;
     let wanted = upkeep::heed_tidings(Rc::clone(&daemon));
     let errands = errands::run(Rc::clone(&daemon));
     let control = control::serve(Rc::clone(&daemon), listener);
+    let http = http::run(Rc::clone(&daemon), listening);
     let upkeep = upkeep::run(Rc::clone(&daemon));
     let checks = checks::run(Rc::clone(&daemon));
     let agents = agents::run(Rc::clone(&daemon));
@@ -187,6 +199,7 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
         _ = interrupt.recv() => {}
         ended = hops => ended?,
         ended = control => ended?,
+        ended = http => match ended? {},
         () = reloads => {}
         () = upkeep => {}
         () = checks => {}
@@ -195,6 +208,7 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
         () = errands => {}
     }
     let _gone = std::fs::remove_file(daemon.options.paths.socket());
+    let _gone = std::fs::remove_file(daemon.options.paths.api_socket());
     tracing::info!("the daemon ends; packets go on being forwarded; `xlvs unload` ends that too");
     Ok(ExitCode::SUCCESS)
 }
