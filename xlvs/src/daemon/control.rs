@@ -101,6 +101,9 @@ pub async fn answer(daemon: &Daemon, request: Request) -> Answer {
         Request::Agent { service, server, agent } => {
             planned(configure::set_agent(daemon, service, server, agent).await)
         }
+        Request::Alter { what, only_plan, by } => {
+            planned(configure::alter(daemon, &what, only_plan, by).await)
+        }
         Request::Standings => {
             Answer::Standings(daemon.checks.keeper.borrow().standings(daemon.engine.borrow().model()))
         }

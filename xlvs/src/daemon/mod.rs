@@ -1,6 +1,7 @@
 //! `xlvs run`: the daemon. Packets do not need it, but for fragments; changes, next hops and the end of connections do.
 
 mod agents;
+mod alter;
 mod checks;
 mod configure;
 mod control;

@@ -1,10 +1,12 @@
 //! How HTTP's thread asks the daemon, and how the daemon answers.
 
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use xlvs_model::view::ConnView;
 
 use super::super::{Daemon, control};
 use super::problem::Problem;
@@ -17,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub enum Call {
     /// A question with one answer.
     One(Request, oneshot::Sender<Answer>),
+    /// All connections, some at a time, for as long as they are taken.
+    Connections(mpsc::Sender<Vec<ConnView>>),
 }
 
 /// The asking side.
@@ -45,6 +49,13 @@ impl Asker {
             Ok(None) | Err(_) => Err(Problem::busy()),
         }
     }
+
+    /// Asks for all connections, which come some at a time.
+    pub async fn connections(&self) -> Result<mpsc::Receiver<Vec<ConnView>>, Problem> {
+        let (to, some) = mpsc::channel(1);
+        self.calls.send(Call::Connections(to)).await.map_err(|_| Problem::busy())?;
+        Ok(some)
+    }
 }
 
 /// Answers until nobody can ask any more. A question that takes long does not keep the next from being answered.
@@ -57,6 +68,11 @@ pub async fn answer(daemon: Rc<Daemon>, mut asked: mpsc::Receiver<Call>) {
                     let answer = control::answer(&daemon, request).await;
                     // Who asked may have gone.
                     let _sent = reply.send(answer);
+                }
+                Call::Connections(to) => {
+                    let hand_over = async |some: Vec<ConnView>| to.send(some).await.map_err(io::Error::other);
+                    // The rest is not wanted by who has seen enough.
+                    let _seen = control::each_connection(&daemon, hand_over).await;
                 }
             }
         });

@@ -51,6 +51,13 @@ impl Sights {
         Ok(sight)
     }
 
+    /// The director as it is after all that was done until now.
+    pub async fn anew(&self) -> Result<Arc<Sight>, Problem> {
+        let sight = Arc::new(self.look().await?);
+        *self.last.lock().await = Some(Arc::clone(&sight));
+        Ok(sight)
+    }
+
     async fn look(&self) -> Result<Sight, Problem> {
         let (Answer::Overview(overview), Answer::Services(services), Answer::Standings(standings)) = (
             self.asker.ask(Request::Overview).await?,

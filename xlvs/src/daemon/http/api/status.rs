@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::problem::Problem;
-use super::App;
+use super::{App, Refusals};
 use crate::named;
 use crate::overview::{Connections, Fragments, Interface, Overview, Reason, Room, Unreached, WorkDone};
 use crate::plan;
@@ -92,7 +92,7 @@ impl From<&Overview> for Status {
 }
 
 /// How the director is.
-#[utoipa::path(get, path = "/api/v1/status", tag = "status", responses((status = OK, body = Status)))]
+#[utoipa::path(get, path = "/api/v1/status", tag = "status", responses((status = OK, body = Status), Refusals))]
 pub async fn status(State(app): State<App>) -> Result<Json<Status>, Problem> {
     let sight = app.sights.now().await?;
     Ok(Json(Status::from(&sight.overview)))

@@ -5,7 +5,7 @@ mod exposition;
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use xlvs_core::verdict::{DropReason, PassReason};
 use xlvs_health::{Health, Place, Standing};
 use xlvs_model::view::{ServerView, ServiceView, Stats};
 
-use super::api::App;
+use super::api::{App, Asked, Refusals};
 use super::problem::Problem;
 use super::sight::Sight;
 use crate::named;
@@ -32,12 +32,11 @@ pub struct Wanted {
 }
 
 /// The metrics, in Prometheus's text format.
-#[utoipa::path(get, path = "/metrics", tag = "status", params(Wanted), responses((status = OK, body = String)))]
+#[utoipa::path(get, path = "/metrics", tag = "status", params(Wanted), responses((status = OK, body = String, content_type = "text/plain"), Refusals))]
 pub async fn metrics(
     State(app): State<App>,
-    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+    Asked(wanted): Asked<Wanted>,
 ) -> Result<impl IntoResponse, Problem> {
-    let Query(wanted) = wanted.map_err(|why| Problem::bad(why.body_text()))?;
     let sight = app.sights.now().await?;
     let text = text(&sight, app.began, app.per_server || wanted.per_server);
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
