@@ -14,6 +14,9 @@ pub fn sentences(now: &Config, wanted: &Config) -> Vec<String> {
             "note other sizes of the tables; they are made at the next start after `xlvs unload`".to_owned(),
         );
     }
+    if now.http != wanted.http {
+        sentences.push("note other settings of HTTP; they count from the daemon's next start".to_owned());
+    }
     pools(now, wanted, &mut sentences);
     sentences
 }

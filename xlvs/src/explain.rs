@@ -56,9 +56,11 @@ pub enum Kind {
 
 /// Where a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Destination {
-    protocol: Protocol,
-    addr: SocketAddr,
+pub struct Destination {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Address and port.
+    pub addr: SocketAddr,
 }
 
 impl FromStr for Destination {

@@ -24,6 +24,17 @@ pub fn service<'s>(text: &str, services: &'s [ServiceView]) -> anyhow::Result<&'
     }
 }
 
+/// The name of a service that [`service`] reads.
+pub fn of(key: &ServiceKey) -> String {
+    match key {
+        ServiceKey::Address { protocol, addr, port } => {
+            format!("{}/{}", protocol.listed().to_lowercase(), SocketAddr::new(*addr, *port))
+        }
+        ServiceKey::Mark { mark, family: Family::Inet } => format!("mark/{mark}"),
+        ServiceKey::Mark { mark, family: Family::Inet6 } => format!("mark6/{mark}"),
+    }
+}
+
 /// The server of a service that is meant by `ADDRESS[:PORT]`.
 pub fn server<'s>(text: &str, service: &'s ServiceView) -> anyhow::Result<&'s ServerView> {
     let (addr, port) =
@@ -128,6 +139,7 @@ mod tests {
         is("TCP/192.0.2.1:53", 1);
         is("udp/192.0.2.1", 2);
         is("mark6/7", 3);
+        (0..services.len()).for_each(|at| is(&of(&services[at].spec.key), at));
         let said = |text: &str| service(text, &services).expect_err("there is none").to_string();
         assert_eq!(
             said("192.0.2.1:53"),

@@ -1,6 +1,7 @@
 //! How a director is, in numbers: what `xlvs status` shows.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use xlvs_model::{ServerKey, ServiceKey};
 
 /// See the module.
@@ -28,6 +29,10 @@ pub struct Overview {
     pub answered: u64,
     /// Fragments, and packets that were cut.
     pub fragments: Fragments,
+    /// What the daemon has done since its start.
+    pub work: WorkDone,
+    /// The newest revision; 0: none yet.
+    pub revision: u64,
     /// Packets dropped, by reason; only reasons that occurred.
     pub drops: Vec<Reason>,
     /// Packets passed to the director's own stack, by reason; only reasons that occurred.
@@ -35,7 +40,7 @@ pub struct Overview {
 }
 
 /// An interface with balanced traffic.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Interface {
     /// Its name.
     pub name: String,
@@ -44,7 +49,7 @@ pub struct Interface {
 }
 
 /// What the program does on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum InterfaceState {
     /// It runs in the driver.
@@ -58,7 +63,7 @@ pub enum InterfaceState {
 }
 
 /// How full something is.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Room {
     /// In use.
     pub used: u64,
@@ -67,7 +72,7 @@ pub struct Room {
 }
 
 /// The connection table.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Connections {
     /// Active ones.
     pub active: u64,
@@ -82,7 +87,7 @@ pub struct Connections {
 }
 
 /// What became of fragments, and of packets that were too long for their way, since the daemon's start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Fragments {
     /// Fragments that came, also before the daemon's start.
     pub came: u64,
@@ -94,6 +99,25 @@ pub struct Fragments {
     pub failed: u64,
     /// Fragments that there was no memory for.
     pub no_room: u64,
+}
+
+/// What the daemon has done since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WorkDone {
+    /// Sweeps through the connection table.
+    pub sweeps: u64,
+    /// Connections that they removed.
+    pub swept: u64,
+    /// Microseconds that they took.
+    pub sweeping_us: u64,
+    /// Checks that succeeded.
+    pub checks_succeeded: u64,
+    /// Checks that failed, or said nothing.
+    pub checks_failed: u64,
+    /// Questions to agents that were answered.
+    pub agents_answered: u64,
+    /// Those that were not, or not with sense.
+    pub agents_silent: u64,
 }
 
 /// A server that nothing can be sent to.
@@ -116,7 +140,7 @@ pub struct Unreached {
 }
 
 /// So many packets for this reason.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Reason {
     /// The metric's label.
     pub label: String,

@@ -38,6 +38,11 @@ impl Paths {
         self.run_dir.join("control.sock")
     }
 
+    /// The socket that HTTP is spoken on.
+    pub fn api_socket(&self) -> PathBuf {
+        self.run_dir.join("api.sock")
+    }
+
     /// The lock that the daemon holds.
     pub fn lock(&self) -> PathBuf {
         self.run_dir.join("lock")

@@ -52,6 +52,15 @@ pub enum Request {
         /// Whom to ask.
         agent: Option<AgentSpec>,
     },
+    /// Alter one service or server, as one change that is a revision; or only say what that would change.
+    Alter {
+        /// What there is to be.
+        what: Alteration,
+        /// Change nothing.
+        only_plan: bool,
+        /// Whose wish it is, for the history.
+        by: String,
+    },
     /// How servers fare that are looked after, or of which something was said.
     Standings,
     /// All that rules, as an `xlvs.toml`.
@@ -81,6 +90,30 @@ pub enum Request {
     Check,
     /// Tell what would become of a packet.
     Explain(Question),
+}
+
+/// What one service or server is to be. What is not spoken of stays as it is stated.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Alteration {
+    /// The service of this file (`xlvs.toml`).
+    Service {
+        /// The file's text, with this one service.
+        file: String,
+        /// Its servers are to be these; else they stay as they are.
+        with_servers: bool,
+    },
+    /// The server of this file's service.
+    Server {
+        /// The file's text, with this one service and server.
+        file: String,
+    },
+    /// This service is not to be any more.
+    NoService(ServiceKey),
+    /// Nor this server.
+    NoServer(ServiceKey, ServerKey),
+    /// No service is to be.
+    Nothing,
 }
 
 /// A state that was applied.

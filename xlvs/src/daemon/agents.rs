@@ -60,7 +60,9 @@ async fn follow(daemon: Rc<Daemon>, id: ServerId, spec: AgentSpec) {
     loop {
         if Instant::now() >= next {
             next = Instant::now() + spec.interval;
-            followed.hear(ask(&spec, at).await);
+            let heard = ask(&spec, at).await;
+            daemon.work.asked_agent(heard.is_ok());
+            followed.hear(heard);
         }
         followed.tell(&daemon);
         let wait = next.saturating_duration_since(Instant::now());

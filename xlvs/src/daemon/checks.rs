@@ -127,6 +127,7 @@ pub async fn run(daemon: Rc<Daemon>) {
         let now = Instant::now();
         for (check, number, outcome) in first.into_iter().chain(std::iter::from_fn(|| ends.try_recv().ok())) {
             probes.running.remove(&(check, number));
+            daemon.work.checked(outcome == Outcome::Success);
             keeper.ended(check, number, outcome, now);
         }
         keeper.tick(now).into_iter().for_each(|task| probes.carry_out(task));

@@ -11,7 +11,8 @@ use xlvs_model::watch::AgentSpec;
 use xlvs_model::{Change, Config, Model, ServerKey, ServiceKey, diff, wanted};
 
 use super::checks::Checks;
-use super::{Daemon, control, site, start, supervisor, upkeep};
+use super::{Daemon, alter, control, site, start, supervisor, upkeep};
+use crate::protocol::Alteration;
 use crate::{difference, plan};
 
 /// What there is to be.
@@ -176,6 +177,17 @@ pub async fn set_agent(
         .map_err(|mistakes| anyhow!("nothing was changed:\n{}", mistakes.in_file("xlvs.toml")))?;
     let by = if agent.is_some() { "agent set" } else { "agent remove" }.to_owned();
     fulfil(daemon, Wish { config, in_order: true, only_plan: false, by }).await
+}
+
+/// Alters one service or server.
+pub async fn alter(
+    daemon: &Daemon,
+    what: &Alteration,
+    only_plan: bool,
+    by: String,
+) -> anyhow::Result<Vec<String>> {
+    let config = alter::altered(site::stated(daemon), what).context("nothing was changed")?;
+    fulfil(daemon, Wish { config, in_order: true, only_plan, by }).await
 }
 
 /// What was done to the director since it was what the file says.

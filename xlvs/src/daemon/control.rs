@@ -12,7 +12,7 @@ use xlvs_datapath::conns::{self, Discrepancy};
 use xlvs_datapath::engine::ApplyError;
 use xlvs_health::OperatorWord;
 use xlvs_health::keeper::ServerId;
-use xlvs_model::view::Info;
+use xlvs_model::view::{ConnView, Info};
 use xlvs_model::{Change, Config, Tunable, wanted};
 
 use super::configure::Wish;
@@ -79,7 +79,8 @@ async fn say<W: AsyncWriteExt + Unpin>(out: &mut W, answer: &Answer) -> io::Resu
     out.write_all(&line).await
 }
 
-async fn answer(daemon: &Daemon, request: Request) -> Answer {
+/// Answers a question that has one answer.
+pub async fn answer(daemon: &Daemon, request: Request) -> Answer {
     match request {
         Request::Apply(changes) => {
             let applied = daemon.engine.borrow_mut().apply(&changes);
@@ -106,6 +107,9 @@ async fn answer(daemon: &Daemon, request: Request) -> Answer {
         Request::Say(service, server, word) => say_of(daemon, (service, server), word),
         Request::Agent { service, server, agent } => {
             planned(configure::set_agent(daemon, service, server, agent).await)
+        }
+        Request::Alter { what, only_plan, by } => {
+            planned(configure::alter(daemon, &what, only_plan, by).await)
         }
         Request::Standings => {
             Answer::Standings(daemon.checks.keeper.borrow().standings(daemon.engine.borrow().model()))
@@ -215,19 +219,31 @@ async fn seek(daemon: &Daemon, changes: &[Change]) {
 /// So many connections are taken from the table before they are written out.
 const CONNECTIONS_AT_ONCE: u32 = 4096;
 
-/// Streams the connections, so that five million of them do not lie in memory at once.
 async fn connections<W: AsyncWriteExt + Unpin>(daemon: &Daemon, out: &mut W) -> io::Result<()> {
+    each_connection(daemon, async |some| {
+        for view in some {
+            say(out, &Answer::Connection(view)).await?;
+        }
+        Ok(())
+    })
+    .await?;
+    say(out, &Answer::Done).await
+}
+
+/// Hands the connections over some at a time, so that five million of them do not lie in memory at once; an error ends it.
+pub async fn each_connection(
+    daemon: &Daemon,
+    mut take: impl AsyncFnMut(Vec<ConnView>) -> io::Result<()>,
+) -> io::Result<()> {
     let now = daemon.xdp.borrow().now().map_err(io::Error::other)?;
     let tables = std::sync::Arc::clone(daemon.engine.borrow().tables());
     let slots = tables.slots();
     for first in (0..slots).step_by(CONNECTIONS_AT_ONCE as usize) {
         let mut found = Vec::new();
         conns::each_in(&tables, now, first..slots.min(first + CONNECTIONS_AT_ONCE), |view| found.push(view));
-        for view in found {
-            say(out, &Answer::Connection(view)).await?;
-        }
+        take(found).await?;
     }
-    say(out, &Answer::Done).await
+    Ok(())
 }
 
 /// Counters and table move while packets flow: what differs is looked at again, and only what differs in the same way is

@@ -1,6 +1,7 @@
 //! `xlvs run`: the daemon. Packets do not need it, but for fragments; changes, next hops and the end of connections do.
 
 mod agents;
+mod alter;
 mod checks;
 mod configure;
 mod control;
@@ -8,6 +9,7 @@ mod errands;
 mod explain;
 mod full_table;
 mod hops;
+mod http;
 pub mod lock;
 mod probe;
 mod revisions;
@@ -16,6 +18,7 @@ mod start;
 mod status;
 mod supervisor;
 mod upkeep;
+mod work;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -66,6 +69,9 @@ pub struct Options {
     /// Real servers, all services together; 65536 unless told.
     #[arg(long, value_parser = clap::value_parser!(u32).range(bounds(SERVERS)))]
     pub max_servers: Option<u32>,
+    /// HTTP.
+    #[command(flatten)]
+    pub http: http::Options,
     /// The director's places.
     #[command(flatten)]
     pub paths: Paths,
@@ -126,6 +132,8 @@ pub struct Daemon {
     native: RefCell<HashMap<String, bool>>,
     /// What became of fragments, and of packets to be cut.
     fragments: Cell<Tally>,
+    /// What was done.
+    work: work::Work,
     began: Instant,
 }
 
@@ -172,15 +180,20 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
     let listener = control::listen(&options.paths, given)?;
     let (daemon, fresh) = start::start(options, fixed_interfaces)?;
     let daemon = Rc::new(daemon);
-    if let Err(why) = config.map_or(Ok(()), |config| configure::begin(&daemon, config)) {
-        // A first start that fails leaves nothing behind.
-        fresh.map(|pins| pins.remove()).transpose()?;
-        return Err(why);
-    }
+    let begun = config.map_or(Ok(()), |config| configure::begin(&daemon, config));
+    let listening = match begun.and_then(|()| http::listen(&daemon)) {
+        Ok(listening) => listening,
+        Err(why) => {
+            // A first start that fails leaves nothing behind.
+            fresh.map(|pins| pins.remove()).transpose()?;
+            return Err(why);
+        }
+    };
     let hops = hops::follow(Rc::clone(&daemon))?;
     let wanted = upkeep::heed_tidings(Rc::clone(&daemon));
     let errands = errands::run(Rc::clone(&daemon));
     let control = control::serve(Rc::clone(&daemon), listener);
+    let http = http::run(Rc::clone(&daemon), listening);
     let upkeep = upkeep::run(Rc::clone(&daemon));
     let checks = checks::run(Rc::clone(&daemon));
     let agents = agents::run(Rc::clone(&daemon));
@@ -191,6 +204,7 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
         _ = interrupt.recv() => {}
         ended = hops => ended?,
         ended = control => ended?,
+        ended = http => match ended? {},
         () = reloads => {}
         () = upkeep => {}
         () = checks => {}
@@ -203,6 +217,7 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
     if is_ours {
         let _gone = std::fs::remove_file(daemon.options.paths.socket());
     }
+    let _gone = std::fs::remove_file(daemon.options.paths.api_socket());
     tracing::info!("the daemon ends; packets go on being forwarded; `xlvs unload` ends that too");
     Ok(ExitCode::SUCCESS)
 }

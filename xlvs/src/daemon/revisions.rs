@@ -40,6 +40,11 @@ impl Revisions {
         self.numbers()?.last().map(|number| self.read(*number)).transpose()
     }
 
+    /// The newest one's number; 0: there is none, or they cannot be read.
+    pub fn newest(&self) -> u64 {
+        self.numbers().ok().and_then(|numbers| numbers.last().copied()).unwrap_or_default()
+    }
+
     /// A revision's text.
     pub fn text(&self, number: u64) -> anyhow::Result<String> {
         match self.numbers()?[..] {
@@ -149,11 +154,13 @@ mod tests {
     fn a_revision_is_read_back_also_by_the_next_daemon() {
         let directory = Directory::new("back");
         assert_eq!(directory.revisions().list().expect("no directory is no error"), []);
+        assert_eq!(directory.revisions().newest(), 0);
         assert_eq!(directory.revisions().keep("a = 1\n", "apply a file\nof two lines", 3).expect("keep"), 1);
         assert_eq!(directory.revisions().keep("b = 2\n", "rollback", 1).expect("keep"), 2);
         let listed = directory.revisions().list().expect("list");
         let told: Vec<_> = listed.iter().map(|r| (r.number, r.changes, r.by.as_str())).collect();
         assert_eq!(told, [(1, 3, "apply a file of two lines"), (2, 1, "rollback")]);
+        assert_eq!(directory.revisions().newest(), 2);
         assert_eq!(directory.revisions().text(1).expect("the first"), "a = 1\n");
         assert_eq!(directory.revisions().latest().expect("read").expect("one").1, "b = 2\n");
     }

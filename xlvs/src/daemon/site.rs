@@ -59,6 +59,7 @@ impl Site {
         self.policy = Config {
             interfaces: config.interfaces.clone(),
             sizes: config.sizes,
+            http: config.http.clone(),
             pools: config.pools.clone(),
             model: Model::default(),
         };
@@ -68,7 +69,7 @@ impl Site {
 /// All that has been said and not taken back, by files and commands.
 pub fn stated(daemon: &Daemon) -> Config {
     let site = daemon.site.borrow();
-    let Config { interfaces, sizes, pools, .. } = site.policy.clone();
+    let Config { interfaces, sizes, http, pools, .. } = site.policy.clone();
     let model = daemon.checks.keeper.borrow().stated(daemon.engine.borrow().model());
-    Config { interfaces, sizes, pools, model }.pruned()
+    Config { interfaces, sizes, http, pools, model }.pruned()
 }

@@ -15,6 +15,7 @@ use xlvs_datapath::xdp::{Pins, Xdp};
 
 use super::checks::Checks;
 use super::site::Site;
+use super::work::Work;
 use super::{Daemon, Options, hops};
 
 /// Loads, takes over what is pinned, attaches.
@@ -45,6 +46,7 @@ pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<(Daemon
                 hops: hops::Hops::default(),
                 native: native.into(),
                 fragments: Cell::default(),
+                work: Work::default(),
                 began: Instant::now(),
             };
             Ok((daemon, Some(pins).filter(|_| fresh)))

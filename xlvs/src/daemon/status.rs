@@ -41,6 +41,8 @@ fn seen_now(daemon: &Daemon) -> Overview {
         forwarded: total(|c| c.forwarded.load()),
         answered: total(|c| c.answered.load()),
         fragments: fragments(daemon, total(|c| c.fragments.load())),
+        work: daemon.work.done(),
+        revision: daemon.site.borrow().revisions.newest(),
         drops: drops(tables),
         passes: passes(tables),
     }

@@ -91,7 +91,9 @@ async fn sweep_once(daemon: &Daemon) {
                 return;
             }
         };
+        let began = Instant::now();
         let swept = sweeper.slice(&tables, now, SLICE, &*daemon.xdp.borrow());
+        daemon.work.swept(began.elapsed(), swept.removed, swept.finished);
         if swept.finished {
             return;
         }

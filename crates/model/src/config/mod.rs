@@ -8,6 +8,7 @@ mod address;
 mod check;
 mod entry;
 mod globals;
+mod http;
 mod mistake;
 mod pool;
 mod section;
@@ -26,6 +27,7 @@ use crate::state::Model;
 use crate::watch::Pool;
 
 pub use globals::{CONNS, SERVERS, SERVICES, Sizes};
+pub use http::Http;
 pub use mistake::{Mistake, Mistakes};
 
 use mistake::Sink;
@@ -38,6 +40,8 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// Sizes of the tables, for a director that starts.
     pub sizes: Sizes,
+    /// What is served over HTTP, for a director that starts.
+    pub http: Http,
     /// Services, servers, timeouts, tunables and rules of marks.
     pub model: Model,
     /// How servers are looked after, of services of which anything is said.
@@ -45,8 +49,18 @@ pub struct Config {
 }
 
 /// Tables and lists of the file's outermost level.
-const KEYS: &[&str] =
-    &["interfaces", "tables", "timeouts", "tunables", "mark", "check", "agent", "defaults", "service"];
+const KEYS: &[&str] = &[
+    "interfaces",
+    "tables",
+    "http",
+    "timeouts",
+    "tunables",
+    "mark",
+    "check",
+    "agent",
+    "defaults",
+    "service",
+];
 
 impl Config {
     /// Reads a file, or finds all of its mistakes.
@@ -69,6 +83,7 @@ impl Config {
     fn fill(&mut self, file: &Section<'_>) {
         self.interfaces = globals::interfaces(file);
         self.sizes = globals::sizes(file);
+        self.http = http::read(file);
         globals::timeouts(file, &mut self.model);
         globals::tunables(file, &mut self.model);
         globals::marks(file, &mut self.model);

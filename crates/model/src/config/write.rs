@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
-use super::Config;
 use super::words::{quoted, time};
+use super::{Config, Http};
 use crate::marks::MarkRule;
 use crate::spec::{
     Family, Method, Protocol, SchedFlags, ServerSpec, ServiceKey, ServiceSpec, Timeouts, Tunnel,
@@ -39,6 +40,7 @@ impl Config {
             ("max_servers", self.sizes.max_servers),
         ];
         table(text, "tables", sizes.into_iter().filter_map(|(key, size)| Some((key, size?))));
+        write_http(text, &self.http);
         let Timeouts { tcp, tcp_fin, udp } = self.model.timeouts();
         let usual = Timeouts::default();
         let timeouts =
@@ -51,7 +53,21 @@ impl Config {
     }
 }
 
-fn table<'k>(text: &mut String, name: &str, lines: impl Iterator<Item = (&'k str, u32)>) {
+fn write_http(text: &mut String, http: &Http) {
+    let file = |path: &Path| quoted(&path.to_string_lossy());
+    let Http { listen, tls, tokens, group, per_server } = http;
+    let lines = [
+        ("listen", listen.map(|at| quoted(&at.to_string()))),
+        ("cert", tls.as_ref().map(|(cert, _)| file(cert))),
+        ("key", tls.as_ref().map(|(_, key)| file(key))),
+        ("tokens", tokens.as_deref().map(file)),
+        ("group", group.as_deref().map(quoted)),
+        ("per_server", per_server.then(|| "true".to_owned())),
+    ];
+    table(text, "http", lines.into_iter().filter_map(|(key, value)| Some((key, value?))));
+}
+
+fn table<'k>(text: &mut String, name: &str, lines: impl Iterator<Item = (&'k str, impl std::fmt::Display)>) {
     let mut head = Some(format!("\n[{name}]\n"));
     for (key, value) in lines {
         text.extend(head.take());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
-use xlvs_model::config::{Config, Sizes};
+use xlvs_model::config::{Config, Http, Sizes};
 use xlvs_model::spec::{Method, Protocol, Scheduler, TunnelChecksum, TunnelType};
 use xlvs_model::watch::{AgentSpec, CheckKind, CheckSpec, Command, HttpSpec, Pool, Timing, TlsSpec, Watch};
 use xlvs_model::{
@@ -19,22 +19,25 @@ pub fn any_config() -> impl Strategy<Value = Config> {
     let services = btree_map(any_key(), any_service(), 0..5);
     let globals = (
         option::of(Just("eth0".to_owned())),
-        any_sizes(),
+        (any_sizes(), any_serving()),
         (1..2000_u32, 1..300_u32, 1..400_u32),
         0..4_u32,
         vec(any_mark(), 0..3),
     );
-    (services, globals).prop_map(|(services, (interface, sizes, (tcp, tcp_fin, udp), drop_entry, marks))| {
-        let mut config = Config { interfaces: interface.into_iter().collect(), sizes, ..Config::default() };
-        let mut apply = |change: Change| config.model.apply(&change).is_ok();
-        apply(Change::SetTimeouts(Timeouts { tcp, tcp_fin, udp }));
-        apply(Change::Tune(Tunable::DropEntry, drop_entry));
-        marks.into_iter().for_each(|rule| _ = apply(Change::AddMark(rule)));
-        for (key, service) in services {
-            add(&mut config, key, service);
-        }
-        config.pruned()
-    })
+    (services, globals).prop_map(
+        |(services, (interface, (sizes, http), (tcp, tcp_fin, udp), drop_entry, marks))| {
+            let interfaces = interface.into_iter().collect();
+            let mut config = Config { interfaces, sizes, http, ..Config::default() };
+            let mut apply = |change: Change| config.model.apply(&change).is_ok();
+            apply(Change::SetTimeouts(Timeouts { tcp, tcp_fin, udp }));
+            apply(Change::Tune(Tunable::DropEntry, drop_entry));
+            marks.into_iter().for_each(|rule| _ = apply(Change::AddMark(rule)));
+            for (key, service) in services {
+                add(&mut config, key, service);
+            }
+            config.pruned()
+        },
+    )
 }
 
 type AnyService = (ServiceSpec, BTreeMap<ServerKey, (ServerSpec, Watch)>, Pool);
@@ -250,6 +253,19 @@ fn any_sizes() -> impl Strategy<Value = Sizes> {
         max_conns,
         max_services,
         ..Sizes::default()
+    })
+}
+
+fn any_serving() -> impl Strategy<Value = Http> {
+    let secured = prop_oneof![Just(None), Just(Some("192.0.2.1:443")), Just(Some("[::1]:9110"))];
+    (secured, option::of(Just("adm".to_owned())), any::<bool>()).prop_map(|(listen, group, per_server)| {
+        Http {
+            listen: listen.map(|at| at.parse().expect("an address")),
+            tls: listen.map(|_| ("a \"certificate\".pem".into(), "key.pem".into())),
+            tokens: listen.map(|_| "tokens".into()),
+            group,
+            per_server,
+        }
     })
 }
 
