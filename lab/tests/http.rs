@@ -316,6 +316,7 @@ fn the_api_does_what_the_commands_do_and_says_no_in_their_words() -> Result<()> 
             (("POST", "revisions/77/rollback", ""), 422, "there is no revision 77"),
             (("POST", "configuration/reload", ""), 422, "no file rules this director"),
             (("PUT", "configuration", "[[service]]"), 422, "xlvs.toml:1:1: a service says where it is"),
+            (("PUT", "configuration", ""), 400, "the body is empty; send the file"),
             (("GET", "explain?from=1&to=2", ""), 400, "from"),
             (("GET", "nothing", ""), 404, "/openapi.json says what there is"),
             (("PATCH", &*service, ""), 405, "/openapi.json says how"),

@@ -10,7 +10,7 @@ use crate::tally::Tally;
 use crate::{apt, bench, build, package, place};
 
 /// What the tests with real traffic run.
-const PROGRAMS: [&str; 11] = [
+const PROGRAMS: [&str; 14] = [
     "iproute2",
     "ethtool",
     "curl",
@@ -22,6 +22,10 @@ const PROGRAMS: [&str; 11] = [
     "haproxy",
     "systemd",
     "util-linux",
+    // What the daemon's page is looked at with, and letters for it.
+    "chromium",
+    "chromium-driver",
+    "fonts-dejavu-core",
 ];
 
 /// Packages whose tests make network namespaces or load programs: as root, few at a time.

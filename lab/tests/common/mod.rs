@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod arp;
+pub mod browser;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};

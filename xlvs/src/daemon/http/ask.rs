@@ -2,9 +2,10 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use xlvs_model::view::ConnView;
 
@@ -14,6 +15,9 @@ use crate::protocol::{Answer, Request};
 
 /// A daemon that takes longer is busy with something else.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Questions that the daemon deals with at once. Its other tasks have their turns in between.
+const AT_ONCE: usize = 4;
 
 /// What the daemon is asked.
 pub enum Call {
@@ -58,11 +62,15 @@ impl Asker {
     }
 }
 
-/// Answers until nobody can ask any more. A question that takes long does not keep the next from being answered.
+/// Answers until nobody can ask any more.
 pub async fn answer(daemon: Rc<Daemon>, mut asked: mpsc::Receiver<Call>) {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
     while let Some(call) = asked.recv().await {
+        // Nobody closes them.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let daemon = Rc::clone(&daemon);
         tokio::task::spawn_local(async move {
+            let _place = place;
             match call {
                 Call::One(request, reply) => {
                     let answer = control::answer(&daemon, request).await;

@@ -7,9 +7,11 @@
 mod api;
 mod ask;
 mod caller;
+mod history;
 mod listen;
 mod metrics;
 mod options;
+mod page;
 mod problem;
 mod serve;
 mod sight;

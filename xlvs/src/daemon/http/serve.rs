@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::api;
 use super::ask::Asker;
 use super::caller::Caller;
+use super::history::History;
 use super::listen::{Listening, Tcp};
 
 /// Connections at once on each socket; callers beyond them wait in the kernel's queue.
@@ -46,7 +47,9 @@ fn serve(listening: Listening, asker: Asker) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     runtime.block_on(async {
         let Listening { unix, tcp, per_server } = listening;
-        let routes = Arc::new(api::Routes::new(asker, per_server));
+        let history = History::default();
+        tokio::spawn(history.clone().keep(asker.clone()));
+        let routes = Arc::new(api::Routes::new(asker, history, per_server));
         let unix = UnixListener::from_std(unix).context("serve the unix socket")?;
         let over_unix = local(unix, Arc::clone(&routes));
         match tcp {

@@ -51,11 +51,9 @@ impl Sights {
         Ok(sight)
     }
 
-    /// The director as it is after all that was done until now.
-    pub async fn anew(&self) -> Result<Arc<Sight>, Problem> {
-        let sight = Arc::new(self.look().await?);
-        *self.last.lock().await = Some(Arc::clone(&sight));
-        Ok(sight)
+    /// Something was changed: who looks next sees it.
+    pub async fn forget(&self) {
+        *self.last.lock().await = None;
     }
 
     async fn look(&self) -> Result<Sight, Problem> {

@@ -30,6 +30,7 @@ pub async fn get(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
 
 /// How to apply a file.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct How {
     /// Only say what would change.
     #[serde(default)]

@@ -55,7 +55,7 @@ impl From<&ConnView> for Connection {
 
 /// Some of the connections.
 #[derive(Serialize, ToSchema)]
-pub struct Connections {
+pub struct Listed {
     /// In no order.
     connections: Vec<Connection>,
     /// There may be more.
@@ -64,6 +64,7 @@ pub struct Connections {
 
 /// Which connections.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Which {
     /// Of this client.
     #[param(value_type = Option<String>, example = "198.51.100.7")]
@@ -87,24 +88,25 @@ impl Which {
 }
 
 /// The connections, some of them.
-#[utoipa::path(get, path = "/api/v1/connections", tag = "status", params(Which), responses((status = OK, body = Connections), Refusals))]
-pub async fn list(State(app): State<App>, Asked(which): Asked<Which>) -> Result<Json<Connections>, Problem> {
+#[utoipa::path(get, path = "/api/v1/connections", tag = "status", params(Which), responses((status = OK, body = Listed), Refusals))]
+pub async fn list(State(app): State<App>, Asked(which): Asked<Which>) -> Result<Json<Listed>, Problem> {
     let limit = which.limit.unwrap_or(SHOWN).min(MOST);
     let mut connections = Vec::new();
     let mut some = app.asker.connections().await?;
     while let Some(views) = some.recv().await {
         for view in views.iter().filter(|view| which.is(view)) {
             if connections.len() >= limit {
-                return Ok(Json(Connections { connections, more: true }));
+                return Ok(Json(Listed { connections, more: true }));
             }
             connections.push(Connection::from(view));
         }
     }
-    Ok(Json(Connections { connections, more: false }))
+    Ok(Json(Listed { connections, more: false }))
 }
 
 /// Which packet.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Packet {
     /// The client's address and port.
     #[param(value_type = String, example = "198.51.100.7:40000")]

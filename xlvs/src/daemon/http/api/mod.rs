@@ -25,7 +25,9 @@ use xlvs_model::{Change, Model};
 
 use super::ask::Asker;
 use super::caller::{self, Caller};
+use super::history::History;
 use super::metrics;
+use super::page;
 use super::problem::Problem;
 use super::sight::Sights;
 use crate::named;
@@ -44,6 +46,8 @@ pub struct App {
     pub asker: Asker,
     /// What the daemon was when it was last looked at.
     pub sights: Sights,
+    /// What it was in the last minutes.
+    pub history: History,
     /// Metrics of each server too.
     pub per_server: bool,
     /// When the daemon began.
@@ -109,7 +113,11 @@ impl App {
 
     /// Has something done that answers with its changes.
     async fn plan(&self, request: Request, only_plan: bool) -> Result<Json<Changes>, Problem> {
-        match self.asker.ask(request).await? {
+        let answer = self.asker.ask(request).await?;
+        if !only_plan {
+            self.sights.forget().await;
+        }
+        match answer {
             Answer::Plan(changes) => Ok(Json(Changes { made: !only_plan && !changes.is_empty(), changes })),
             _ => Err(Problem::unexpected()),
         }
@@ -117,7 +125,9 @@ impl App {
 
     /// Has changes made as commands make them.
     async fn apply(&self, changes: Vec<Change>) -> Result<StatusCode, Problem> {
-        match self.asker.ask(Request::Apply(changes)).await? {
+        let answer = self.asker.ask(Request::Apply(changes)).await?;
+        self.sights.forget().await;
+        match answer {
             Answer::Done => Ok(StatusCode::NO_CONTENT),
             _ => Err(Problem::unexpected()),
         }
@@ -131,19 +141,23 @@ pub struct Routes {
 
 /// The API of a director.
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "xlvs",
-    description = "The API of a director. Services are named by their kind (`tcp`, `udp`, `sctp`, `mark`, `mark6`) and by address and \
+#[openapi(
+    components(schemas(Problem)),
+    info(
+        title = "xlvs",
+        description = "The API of a director. Services are named by their kind (`tcp`, `udp`, `sctp`, `mark`, `mark6`) and by address and \
                    port, or by the number of their mark; servers by address and port. What is no GET takes the right to change. \
                    docs/http.md says who has it.",
-    license(name = "MIT OR Apache-2.0")
-))]
+        license(name = "MIT OR Apache-2.0")
+    )
+)]
 struct Head;
 
 impl Routes {
     /// Those that ask the daemon so.
-    pub fn new(asker: Asker, per_server: bool) -> Self {
-        let app = App { sights: Sights::of(asker.clone()), asker, per_server, began: SystemTime::now() };
+    pub fn new(asker: Asker, history: History, per_server: bool) -> Self {
+        let began = SystemTime::now();
+        let app = App { sights: Sights::of(asker.clone()), asker, history, per_server, began };
         let (routes, description) = described();
         let description = json(&description);
         let openapi =
@@ -159,13 +173,15 @@ impl Routes {
 
     /// The routes as this caller may use them.
     pub fn of(&self, caller: Caller) -> Router {
-        self.guarded.clone().layer(middleware::from_fn_with_state(caller, caller::admit))
+        let guarded = self.guarded.clone().layer(middleware::from_fn_with_state(caller, caller::admit));
+        page::routes().fallback_service(guarded)
     }
 }
 
 fn described() -> (Router<App>, Description) {
     OpenApiRouter::with_openapi(Head::openapi())
         .routes(routes!(status::status))
+        .routes(routes!(status::history))
         .routes(routes!(metrics::metrics))
         .routes(routes!(connections::list))
         .routes(routes!(connections::explain))

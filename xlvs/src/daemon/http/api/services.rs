@@ -16,7 +16,7 @@ use xlvs_model::{Change, ServerKey, ServiceKey};
 use super::super::problem::Problem;
 use super::super::sight::Sight;
 use super::take::{Asked, Named, Said};
-use super::words::{AgentWords, Identity, OF_SERVERS, ServerWords, ServiceWords, Words, read};
+use super::words::{AgentWords, Identity, OF_SERVERS, ServerWords, ServiceWords, Words, read, said};
 use super::{App, Changes, Refusals};
 use crate::named;
 use crate::plan;
@@ -235,8 +235,7 @@ pub async fn list(State(app): State<App>) -> Result<Json<Vec<Service>>, Problem>
     ("at" = String, Path, description = "Address and port, or the mark"),
 ), responses((status = OK, body = Service), Refusals))]
 pub async fn get(State(app): State<App>, Named(identity): Named<Identity>) -> Result<Json<Service>, Problem> {
-    // It may have been made just now.
-    let sight = app.sights.anew().await?;
+    let sight = app.sights.now().await?;
     let key = named::service(&identity.name(), &sight.services).map_err(absent)?.spec.key;
     services(&sight, Some(&key)).pop().map(Json).ok_or_else(Problem::unexpected)
 }
@@ -247,6 +246,7 @@ fn absent(why: anyhow::Error) -> Problem {
 
 /// Whether to change anything.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Planned {
     /// Only say what would change.
     #[serde(default)]
@@ -275,6 +275,7 @@ pub async fn put(
     Asked(planned): Asked<Planned>,
     Said(words): Said<Words>,
 ) -> Result<Json<Changes>, Problem> {
+    let words = said(words);
     let with_servers = words.contains_key("servers");
     let of_servers = OF_SERVERS.iter().find(|word| words.contains_key(**word));
     if let Some(word) = of_servers.filter(|_| !with_servers && !words.contains_key("sorry")) {
@@ -419,9 +420,10 @@ pub async fn say(
         Saying::Disabled => OperatorWord::Disabled,
     };
     match app.asker.ask(Request::Say(service, server, word)).await? {
-        Answer::Done => Ok(StatusCode::NO_CONTENT),
-        _ => Err(Problem::unexpected()),
+        Answer::Done => app.sights.forget().await,
+        _ => return Err(Problem::unexpected()),
     }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Has a server's agent asked.

@@ -123,6 +123,7 @@ pub async fn tune(
 /// A rule: packets to these addresses and ports carry this mark.
 #[derive(Serialize, Deserialize, ToSchema, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Mark {
     /// The mark.
     #[schema(minimum = 1)]

@@ -5,6 +5,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::super::history::Sample;
 use super::super::problem::Problem;
 use super::{App, Refusals};
 use crate::named;
@@ -96,4 +97,10 @@ impl From<&Overview> for Status {
 pub async fn status(State(app): State<App>) -> Result<Json<Status>, Problem> {
     let sight = app.sights.now().await?;
     Ok(Json(Status::from(&sight.overview)))
+}
+
+/// What the director was in the last ten minutes: a sample each five seconds, the oldest first.
+#[utoipa::path(get, path = "/api/v1/history", tag = "status", responses((status = OK, body = Vec<Sample>), Refusals))]
+pub async fn history(State(app): State<App>) -> Json<Vec<Sample>> {
+    Json(app.history.samples())
 }

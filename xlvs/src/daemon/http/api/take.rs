@@ -56,6 +56,10 @@ impl<S: Send + Sync> FromRequest<S> for Text {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let bytes = bytes(request, state).await?;
+        // Whoever forgot the file does not want everything deleted.
+        if bytes.is_empty() {
+            return Err(Problem::bad("the body is empty; send the file"));
+        }
         String::from_utf8(bytes.into()).map(Self).map_err(|_| Problem::bad("the body is not in UTF-8"))
     }
 }

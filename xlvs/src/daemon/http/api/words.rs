@@ -150,7 +150,7 @@ impl Identity {
 
     /// A file of this one service with these words. It can be read.
     pub fn file(&self, words: Words) -> Result<String, Problem> {
-        let mut service = words;
+        let mut service = said(words);
         let mark = || self.at.parse::<u32>().map_or_else(|_| Value::from(&*self.at), Value::from);
         let mut say = |key: &str, value: Value| _ = service.insert(key.to_owned(), value);
         match self.kind.as_str() {
@@ -176,11 +176,17 @@ impl Identity {
 
     /// A file of this service with this one server.
     pub fn file_with(&self, server: &str, mut words: Words) -> Result<String, Problem> {
+        words = said(words);
         words.insert("address".to_owned(), server.into());
         let mut service = Words::new();
         service.insert("servers".to_owned(), vec![Value::from(words)].into());
         self.file(service)
     }
+}
+
+/// Words that are null are not said.
+pub fn said(words: Words) -> Words {
+    words.into_iter().filter(|(_, value)| !value.is_null()).collect()
 }
 
 /// Reads a file that was made of words, or tells what is wrong with them.
@@ -295,7 +301,11 @@ mod tests {
             said("192.0.2.1:80", json!({ "scheduler": "x", "weight": -1 })).contains("; "),
             "all mistakes are told"
         );
-        assert!(said("192.0.2.1:80", json!({ "scheduler": null })).contains("cannot be said"));
+        assert!(said("192.0.2.1:80", json!({ "servers": [null] })).contains("cannot be said"));
+        assert!(
+            identity("tcp", "192.0.2.1:80").file(words(json!({ "scheduler": null }))).is_ok(),
+            "it is not said"
+        );
         assert!(
             identity("ftp", "x")
                 .file(Words::new())

@@ -25,6 +25,7 @@ use exposition::{CONTENT_TYPE, Exposition};
 
 /// What is wanted besides.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// Metrics of each server too, whatever the setting says.
     #[serde(default)]
