@@ -68,9 +68,15 @@ impl Site {
 
     /// Decides about a frame.
     pub fn decide(&self, env: &HostEnv<'_>, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        self.decide_about(env, frame, 0)
+    }
+
+    /// The same of one that was put together from fragments of which the largest was so long; 0: it came whole.
+    pub fn decide_about(&self, env: &HostEnv<'_>, frame: &[u8], largest: u16) -> (Verdict, Vec<u8>) {
         let mut buffer = [&[0; Frame::HEADROOM][..], frame].concat();
-        let mut packet = Frame::new(&mut buffer, Frame::HEADROOM);
-        let verdict = director::balance(&mut packet, env);
+        let mut packet = Frame::new(&mut buffer, Frame::HEADROOM).put_together_from(largest);
+        let decide = if largest == 0 { director::balance } else { director::balance_whole };
+        let verdict = decide(&mut packet, env);
         (verdict, packet.bytes().to_vec())
     }
 }

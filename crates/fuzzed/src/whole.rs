@@ -50,8 +50,9 @@ pub fn whole(data: &[u8]) {
         if input.one_in(16) {
             tick += u32::from(input.byte()) * 4;
         }
+        let largest = input.of(&[0, 0, 0, 0, 0, 0, 576, 1400]);
         let frame = any_frame(&mut input);
-        follow(&site, tick, &frame);
+        follow(&site, tick, &frame, largest);
     }
     assert_eq!(conns::discrepancies(&site.tables), [], "counts and table agree");
 }
@@ -140,10 +141,12 @@ fn any_frame(input: &mut Input<'_>) -> Vec<u8> {
     frame
 }
 
-/// Decides about a frame, and looks at what became of it.
-fn follow(site: &Site, tick: u32, frame: &[u8]) {
+/// Decides about a frame, and looks at what became of it; `largest`: of the fragments that it was put together from, or 0.
+fn follow(site: &Site, tick: u32, frame: &[u8], largest: u16) {
     let env = site.env(tick);
-    let (verdict, after) = site.decide(&env, frame);
+    let (verdict, after) = site.decide_about(&env, frame, largest);
+    let leaves_whole = matches!(verdict, Verdict::Transmit { .. } | Verdict::Redirect { .. });
+    assert!(largest == 0 || !leaves_whole, "what came in fragments leaves in pieces");
     match verdict {
         Verdict::Pass(_) => assert_eq!(after, frame, "the stack gets it as it came"),
         Verdict::Drop(_) => {}
