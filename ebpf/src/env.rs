@@ -22,6 +22,7 @@ use xlvs_core::server::Server;
 use xlvs_core::service::{Block, Service};
 use xlvs_core::stats::{Counters, Stats};
 use xlvs_core::tidings::Tidings;
+use xlvs_core::vlan::{Arrival, Device};
 use xlvs_core::wire::AddrV6;
 
 use crate::{maps, scheduling};
@@ -46,7 +47,6 @@ impl KernelEnv {
 
     #[inline(always)]
     fn route(&self, fib: &mut FibQuery) -> Route {
-        fib.ifindex = self.ingress();
         // SAFETY: context and query are valid, and the size is the query's.
         let answer = unsafe {
             bpf_fib_lookup(self.ctx.cast::<c_void>(), &raw mut *fib, size_of::<FibQuery>() as i32, 0)
@@ -327,6 +327,16 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
+    fn vlan_device(&self, number: u32) -> Option<&Device> {
+        record(&maps::VLAN_DEVICES, number)
+    }
+
+    #[inline(always)]
+    fn arrival(&self) -> Option<&Arrival> {
+        handed().map(|handed| &handed.arrival)
+    }
+
+    #[inline(always)]
     fn config(&self) -> Option<&Config> {
         record(&maps::CONFIG, 0)
     }
@@ -383,6 +393,7 @@ impl Env for KernelEnv {
     fn route_v4(&self, query: &RouteQuery<[u8; 4]>) -> Route {
         // SAFETY: plain data of integers and unions of them.
         let mut fib: FibQuery = unsafe { core::mem::zeroed() };
+        fib.ifindex = query.ifindex;
         fib.family = AF_INET;
         fib.l4_protocol = query.protocol;
         fib.__bindgen_anon_1.tot_len = query.len;
@@ -396,6 +407,7 @@ impl Env for KernelEnv {
     fn route_v6(&self, query: &RouteQuery<AddrV6>) -> Route {
         // SAFETY: plain data of integers and unions of them.
         let mut fib: FibQuery = unsafe { core::mem::zeroed() };
+        fib.ifindex = query.ifindex;
         fib.family = AF_INET6;
         fib.l4_protocol = query.protocol;
         fib.__bindgen_anon_1.tot_len = query.len;

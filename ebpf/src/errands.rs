@@ -19,7 +19,14 @@ use crate::packet::{AskedPacket, XdpPacket, unknown};
 /// it was the daemon that asked, it is told here. In a function with a stack frame of its own.
 #[inline(never)]
 pub fn hand_over(ctx: *mut xdp_md, kind: u32, ifindex: u32) -> u32 {
-    let cut_to = handed().map_or(0, |handed| handed.cut_to.load() as u32);
+    let cut_to = match handed() {
+        Some(handed) => {
+            // The daemon is told of the device that the frame came by, and sends by the one that it leaves by.
+            let _tags = handed.arrival.take();
+            handed.cut_to.load() as u32
+        }
+        None => 0,
+    };
     if let Some(question) = AskedPacket::new(ctx).question_mut() {
         question.cut_to = (cut_to as u16).to_ne_bytes();
         question.ifindex = ifindex.to_ne_bytes();

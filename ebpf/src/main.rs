@@ -10,6 +10,7 @@ mod maps;
 mod packet;
 mod scheduling;
 
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::xdp;
@@ -19,9 +20,10 @@ use xlvs_core::conn::word::Word;
 use xlvs_core::env::{Env, Step};
 use xlvs_core::errand::Kind;
 use xlvs_core::packet::Packet;
-use xlvs_core::verdict::Verdict;
+use xlvs_core::verdict::{DropReason, Verdict};
+use xlvs_core::vlan;
 use xlvs_core::wire::Header;
-use xlvs_core::director::{self, Stage};
+use xlvs_core::director::{self, Sent, Stage};
 use xlvs_core::expire;
 use xlvs_core::family;
 
@@ -78,7 +80,7 @@ pub fn xlvs_related_v4(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
     let mut packet = XdpPacket::new(ctx.ctx);
     let outcome = director::related_v4(&mut packet, &env);
-    staged_at_once(&packet, outcome)
+    staged_without_errands(&packet, outcome)
 }
 
 /// IPv6 ICMP.
@@ -87,7 +89,7 @@ pub fn xlvs_related_v6(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
     let mut packet = XdpPacket::new(ctx.ctx);
     let outcome = director::related_v6(&mut packet, &env);
-    staged_at_once(&packet, outcome)
+    staged_without_errands(&packet, outcome)
 }
 
 macro_rules! hearsay {
@@ -98,7 +100,7 @@ macro_rules! hearsay {
             let env = KernelEnv::new(ctx.ctx);
             let mut packet = AskedPacket::new(ctx.ctx);
             let outcome = director::hearsay::<family::$family, _, _, { $words }>(&mut packet, &env);
-            staged_at_once(&packet, outcome)
+            staged_without_errands(&packet, outcome)
         }
     };
 }
@@ -113,6 +115,15 @@ pub fn xlvs_fragments(ctx: XdpContext) -> u32 {
     let mut packet = AskedPacket::new(ctx.ctx);
     let verdict = director::fragments(&mut packet, &env);
     action(&packet, verdict)
+}
+
+/// Frames with VLAN tags.
+#[xdp]
+pub fn xlvs_tagged(ctx: XdpContext) -> u32 {
+    let env = KernelEnv::new(ctx.ctx);
+    let mut packet = XdpPacket::new(ctx.ctx);
+    let outcome = director::tagged(&mut packet, &env);
+    staged_without_errands(&packet, outcome)
 }
 
 /// Gives a frame to the stack: for fragments of packets that are none of ours. Run by the daemon with `BPF_PROG_TEST_RUN`, on live
@@ -131,7 +142,19 @@ fn staged(packet: &AskedPacket, outcome: Result<Verdict, Stage>) -> u32 {
     }
 }
 
-/// [`staged`] where nothing is handed over to the daemon: on the short way, which leaves that to the other stages, and for ICMP.
+/// [`staged`] where nothing is handed over to the daemon.
+#[inline(always)]
+fn staged_without_errands<const ASKED: bool>(
+    packet: &AnyPacket<ASKED>,
+    outcome: Result<Verdict, Stage>,
+) -> u32 {
+    match outcome {
+        Ok(verdict) => dispatch(packet.ctx(), Sent::pack(Ok(verdict))),
+        Err(stage) => next(packet, stage),
+    }
+}
+
+/// [`staged`] on the short ways, which leave errands to the other stages, and frames that leave with VLAN tags, too.
 #[inline(always)]
 fn staged_at_once<const ASKED: bool>(packet: &AnyPacket<ASKED>, outcome: Result<Verdict, Stage>) -> u32 {
     match outcome {
@@ -142,9 +165,13 @@ fn staged_at_once<const ASKED: bool>(packet: &AnyPacket<ASKED>, outcome: Result<
 
 #[inline(always)]
 fn next<const ASKED: bool>(packet: &AnyPacket<ASKED>, stage: Stage) -> u32 {
-    // Only comes back when the daemon has not put the programs there, which it does before it attaches the director.
+    // Only comes back when the daemon has not put the programs there, which it does before it attaches the director, or after
+    // more stages than the kernel lets follow one another.
     // SAFETY: the array holds XDP programs only; nothing of this frame is used after the call.
     let _missing = unsafe { maps::STAGES.tail_call(&XdpContext::new(packet.ctx()), stage as u32) };
+    if let Some(arrival) = KernelEnv::new(packet.ctx()).arrival() {
+        let _tags = arrival.take();
+    }
     XDP_ABORTED
 }
 
@@ -155,8 +182,15 @@ fn action(packet: &AskedPacket, verdict: Verdict) -> u32 {
         Verdict::PutTogether { ifindex } => {
             errands::hand_over(packet.ctx(), Kind::PutTogether as u32, ifindex)
         }
-        verdict => action_at_once(verdict),
+        verdict => dispatch(packet.ctx(), Sent::pack(Ok(verdict))),
     }
+}
+
+/// The frame gets the VLAN tags of its way, and leaves. In a function with a stack frame of its own.
+#[inline(never)]
+fn dispatch(ctx: *mut xdp_md, verdict: u64) -> u32 {
+    let verdict = Sent::unpack(verdict).unwrap_or(Verdict::Drop(DropReason::Broken));
+    action_at_once(vlan::dispatch(&mut XdpPacket::new(ctx), &KernelEnv::new(ctx), verdict))
 }
 
 #[inline(always)]

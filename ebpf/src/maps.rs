@@ -13,6 +13,7 @@ use xlvs_core::sched::choices::Choices;
 use xlvs_core::server::Server;
 use xlvs_core::service::{Block, Service};
 use xlvs_core::stats::{Counters, Stats};
+use xlvs_core::vlan::{self, Arrival, Device};
 
 /// `BPF_F_MMAPABLE`: the daemon works on the same memory.
 const MMAPABLE: u32 = 1 << 10;
@@ -31,6 +32,8 @@ pub static REPLIES_V6: Array<Bucket<5>> = Array::pinned(1, MMAPABLE);
 pub static SERVICES_V6: Array<Bucket<5>> = Array::pinned(1, MMAPABLE);
 #[map]
 pub static MARKS: Array<Rule> = Array::pinned(marks::MOST, MMAPABLE);
+#[map]
+pub static VLAN_DEVICES: Array<Device> = Array::pinned(vlan::MOST, MMAPABLE);
 /// By processor.
 #[map]
 pub static HANDED: Array<Handed> = Array::pinned(1, 0);
@@ -79,6 +82,8 @@ pub struct Handed {
     pub options_progress: Progress,
     /// In pieces of how many bytes the packet leaves that is to be cut.
     pub cut_to: Cell64,
+    /// How the frame came.
+    pub arrival: Arrival,
 }
 
 macro_rules! constants {

@@ -114,8 +114,8 @@ pub struct Config {
     pub lblcr_expiration: Cell32,
     /// Rules of marks that there are.
     pub mark_rules: Cell32,
-    /// Keeps what follows aligned.
-    pub reserved_too: Cell32,
+    /// VLAN devices that there are.
+    pub vlan_devices: Cell32,
     /// Seed of the tables' hash.
     pub seed: Cell64,
     /// Addresses that packets to us may carry as their destination.

@@ -17,6 +17,7 @@ use crate::sched::{self, Choice, Question};
 use crate::server::Server;
 use crate::service::{Block, Service};
 use crate::stats::{Counters, Stats};
+use crate::vlan::{Arrival, Device};
 use crate::wire::AddrV6;
 
 /// The surroundings of a packet.
@@ -94,6 +95,11 @@ pub trait Env {
     /// A rule of marks.
     fn mark_rule(&self, number: u32) -> Option<&Rule>;
 
+    /// A VLAN device.
+    fn vlan_device(&self, number: u32) -> Option<&Device>;
+    /// This processor's memory of how the frame at hand came.
+    fn arrival(&self) -> Option<&Arrival>;
+
     /// The configuration record.
     fn config(&self) -> Option<&Config>;
     /// A service's record.
@@ -139,6 +145,8 @@ pub trait Step {
 /// What a route is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteQuery<A> {
+    /// The interface by which the packet came in.
+    pub ifindex: u32,
     /// Source address.
     pub src: A,
     /// Destination address.

@@ -83,11 +83,13 @@ pub trait Family<const K: usize>: Sized {
     ) -> Result<(), DropReason>;
     /// What a packet must satisfy to be sent to this server by this method, and where it goes then.
     fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance>;
-    /// The same for the way to a client, of a packet from this source that is judged as being so long.
+    /// The same for the way to a client, of a packet that came in by this interface, from this source, and is judged as being so
+    /// long.
     fn route<P: Packet, E: Env>(
         packet: &P,
         env: &E,
         net: &Net<Self::Addr>,
+        ifindex: u32,
         source: Self::Addr,
         len: u16,
     ) -> Result<Route, Hindrance>;
@@ -291,11 +293,12 @@ impl Family<{ key::V4 }> for V4 {
         packet: &P,
         env: &E,
         net: &Net<[u8; 4]>,
-        source: [u8; 4],
+        ifindex: u32,
+        src: [u8; 4],
         len: u16,
     ) -> Result<Route, Hindrance> {
         v4::route(packet, net, |tos| {
-            env.route_v4(&RouteQuery { src: source, dst: net.dst, protocol: net.protocol, tos, len })
+            env.route_v4(&RouteQuery { ifindex, src, dst: net.dst, protocol: net.protocol, tos, len })
         })
     }
 
@@ -508,11 +511,12 @@ impl Family<{ key::V6 }> for V6 {
         packet: &P,
         env: &E,
         net: &Net<AddrV6>,
-        source: AddrV6,
+        ifindex: u32,
+        src: AddrV6,
         len: u16,
     ) -> Result<Route, Hindrance> {
         v6::route(packet, |tos| {
-            env.route_v6(&RouteQuery { src: source, dst: net.dst, protocol: net.protocol, tos, len })
+            env.route_v6(&RouteQuery { ifindex, src, dst: net.dst, protocol: net.protocol, tos, len })
         })
     }
 

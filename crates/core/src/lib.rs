@@ -41,4 +41,5 @@ pub mod tidings;
 pub mod tunnel_end;
 pub mod unaligned;
 pub mod verdict;
+pub mod vlan;
 pub mod wire;

@@ -33,7 +33,8 @@ pub struct Net<A> {
 /// Offset of the IP header in the frames that are balanced.
 pub const L3: usize = Ethernet::LEN;
 
-/// Reads Ethernet: the ethertype of a family that is balanced, or why the stack gets the packet instead.
+/// Reads Ethernet: the ethertype of a family that is balanced, or why the stack gets the packet instead; of a tagged frame, if its tags
+/// stay on.
 #[inline(always)]
 pub fn ethernet<P: Packet>(packet: &P) -> Result<u16, PassReason> {
     let Some(eth) = packet.header::<Ethernet>(0) else { return Err(PassReason::NotIp) };
@@ -43,7 +44,7 @@ pub fn ethernet<P: Packet>(packet: &P) -> Result<u16, PassReason> {
     }
     match eth.ethertype() {
         kind @ (ethertype::IPV4 | ethertype::IPV6) => Ok(kind),
-        ethertype::VLAN | ethertype::QINQ => Err(PassReason::Family),
+        ethertype::VLAN | ethertype::QINQ => Err(PassReason::Vlan),
         _ => Err(PassReason::NotIp),
     }
 }

@@ -27,14 +27,16 @@ pub mod flag {
     pub const QUIESCED: u16 = 1 << 11;
     /// `pmtu_disc` is off: what is too long for a tunnel is cut outside, and never refused.
     pub const CUT_OUTSIDE: u16 = 1 << 12;
+    /// The way to it leaves by a VLAN device.
+    pub const TAGGED: u16 = 1 << 13;
 }
 
-/// Is it one to which packets can go the short way: in its service, another host, with a known next hop, and a tunnel, if it is
-/// one, without a checksum over the packet?
+/// Is it one to which packets can go the short way: in its service, another host, with a known next hop, without VLAN tags, and a
+/// tunnel, if it is one, without a checksum over the packet?
 #[inline(always)]
 pub const fn is_usual(flags: u16) -> bool {
     const WANTED: u16 = flag::AVAILABLE | flag::RESOLVED;
-    const UNWANTED: u16 = flag::LOCAL | 3 << flag::TUNNEL_CHECKSUM;
+    const UNWANTED: u16 = flag::LOCAL | flag::TAGGED | 3 << flag::TUNNEL_CHECKSUM;
     flags & (WANTED | UNWANTED) == WANTED
 }
 

@@ -97,8 +97,8 @@ reasons! {
         Local = 8, "local", "the real server is the director itself";
         /// A reply that passes the director on its way (DR, TUN).
         Reply = 9, "reply", "a real server's direct reply passes the director";
-        /// A VLAN tag.
-        Family = 10, "family", "VLAN-tagged traffic is not balanced by this version";
+        /// VLAN tags of no device of this host.
+        Vlan = 10, "vlan", "no VLAN device of this host takes the frame's tags";
         /// More IPv6 extension headers than are walked, or longer ones.
         Extensions = 14, "extensions", "the packet has more extension headers than are walked";
         /// Sent to a multicast or broadcast MAC.

@@ -22,6 +22,7 @@ use xlvs_core::sched::{self, choices};
 use xlvs_core::server::{Hop, Place, Server, flag as server_flag};
 use xlvs_core::service::{self, BLOCK, Block, NO_BLOCK, block_of, effective_lower, lane_of};
 use xlvs_core::state::TcpState;
+use xlvs_core::vlan;
 use xlvs_core::wire::AddrV6;
 use xlvs_model::spec::{Protocol, Scheduler};
 use xlvs_model::state::Service;
@@ -34,6 +35,7 @@ use xlvs_model::{
 use crate::estimator::Estimator;
 use crate::journal::{Journal, JournalError, Line};
 use crate::lines::Lines;
+use crate::nexthop::VlanDevice;
 use crate::roster::{self, Lane, Roster, Seat};
 use crate::tables::{Buckets, Tables};
 
@@ -590,8 +592,38 @@ impl Engine {
     pub fn resolve(&self, id: u32, hop: &Hop, source: IpAddr) {
         if let Some(record) = self.tables.servers.get(id as usize) {
             record.set_flags(record.flags() & !server_flag::LOCAL);
-            record.resolve(hop, addr_bytes(source));
+            if self.is_vlan_device(hop.ifindex) {
+                record.set_flags(record.flags() | server_flag::TAGGED);
+                record.resolve(hop, addr_bytes(source));
+            } else {
+                record.resolve(hop, addr_bytes(source));
+                record.set_flags(record.flags() & !server_flag::TAGGED);
+            }
         }
+    }
+
+    fn is_vlan_device(&self, ifindex: u32) -> bool {
+        let known = self.tables.config().vlan_devices.load() as usize;
+        self.tables.vlan_devices.iter().take(known).any(|device| device.ifindex.load() == ifindex)
+    }
+
+    /// There are these VLAN devices now. Returns for how many there is no room.
+    pub fn set_vlan_devices(&self, devices: &[VlanDevice]) -> usize {
+        for (record, device) in self.tables.vlan_devices.iter().zip(devices) {
+            record.ifindex.store(0);
+            record.lower.store(device.lower);
+            record.tags.store(device.tags.0);
+            record.ifindex.store(device.ifindex);
+        }
+        let known = devices.len().min(vlan::MOST as usize);
+        self.tables.config().vlan_devices.store(known as u32);
+        for lane in self.roster.seats().flat_map(|(_, seat)| seat.lanes.values()) {
+            let record = self.record(lane.id);
+            let others = record.flags() & !server_flag::TAGGED;
+            let is_tagged = self.is_vlan_device(record.hop().1.ifindex);
+            record.set_flags(if is_tagged { others | server_flag::TAGGED } else { others });
+        }
+        devices.len() - known
     }
 
     /// A server's next hop is not known; `local`: because it is the director itself.
@@ -1067,7 +1099,7 @@ fn write_mark(record: &Rule, rule: &MarkRule) {
 
 /// A server's flags as specified; whether its next hop is known stays.
 fn flags_of(spec: &ServerSpec, before: u16) -> u16 {
-    let mut flags = before & (server_flag::RESOLVED | server_flag::LOCAL);
+    let mut flags = before & (server_flag::RESOLVED | server_flag::LOCAL | server_flag::TAGGED);
     flags |= spec.method as u16 | server_flag::AVAILABLE;
     flags |= (spec.tunnel.kind as u16) << server_flag::TUNNEL_TYPE;
     flags |= (spec.tunnel.checksum as u16) << server_flag::TUNNEL_CHECKSUM;

@@ -14,6 +14,7 @@ use xlvs_core::sched::choices::Choices;
 use xlvs_core::server::Server;
 use xlvs_core::service::{Block, Service};
 use xlvs_core::stats::{Counters, Stats};
+use xlvs_core::vlan::{Arrival, Device};
 use xlvs_core::wire::AddrV6;
 
 use crate::evict::{Doomed, Evictor};
@@ -23,6 +24,8 @@ use crate::tables::{Buckets, Tables};
 /// What the routing table is asked, of either family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Asked {
+    /// The interface by which the packet came in.
+    pub ifindex: u32,
     /// Source of the packet.
     pub src: IpAddr,
     /// Its destination.
@@ -48,6 +51,7 @@ pub struct HostEnv<'t> {
     ingress: Cell<u32>,
     random: Cell<u64>,
     options_progress: Progress,
+    arrival: Arrival,
     routes: RefCell<Routes<'t>>,
     /// Addresses whose neighbours were asked for.
     pub wanted: RefCell<Vec<IpAddr>>,
@@ -74,6 +78,7 @@ impl<'t> HostEnv<'t> {
             ingress: Cell::new(1),
             random: Cell::new(0x9e37_79b9_7f4a_7c15),
             options_progress: Progress::default(),
+            arrival: Arrival::default(),
             routes: RefCell::new(Box::new(|_| Route::None)),
             wanted: RefCell::default(),
             cut_to: Cell::new(0),
@@ -165,6 +170,14 @@ impl<'t> Env for HostEnv<'t> {
         self.tables.marks.get(number as usize)
     }
 
+    fn vlan_device(&self, number: u32) -> Option<&Device> {
+        self.tables.vlan_devices.get(number as usize)
+    }
+
+    fn arrival(&self) -> Option<&Arrival> {
+        Some(&self.arrival)
+    }
+
     fn config(&self) -> Option<&Config> {
         self.tables.config.first()
     }
@@ -209,12 +222,12 @@ impl<'t> Env for HostEnv<'t> {
 
     fn route_v4(&self, query: &RouteQuery<[u8; 4]>) -> Route {
         let (src, dst) = (query.src.into(), query.dst.into());
-        (self.routes.borrow())(&Asked { src, dst, len: query.len })
+        (self.routes.borrow())(&Asked { ifindex: query.ifindex, src, dst, len: query.len })
     }
 
     fn route_v6(&self, query: &RouteQuery<AddrV6>) -> Route {
         let (src, dst) = (query.src.bytes().into(), query.dst.bytes().into());
-        (self.routes.borrow())(&Asked { src, dst, len: query.len })
+        (self.routes.borrow())(&Asked { ifindex: query.ifindex, src, dst, len: query.len })
     }
 
     fn want_neighbour_v4(&self, addr: [u8; 4]) {

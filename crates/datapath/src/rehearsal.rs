@@ -22,6 +22,7 @@ use xlvs_core::server::Server;
 use xlvs_core::service::{Block, Service};
 use xlvs_core::stats::{Counters, Stats};
 use xlvs_core::verdict::Verdict;
+use xlvs_core::vlan::{Arrival, Device};
 use xlvs_core::wire::AddrV6;
 use xlvs_model::view::ConnView;
 
@@ -239,6 +240,16 @@ impl<'t> Env for Rehearsal<'t> {
 
     fn mark_rule(&self, number: u32) -> Option<&Rule> {
         self.tables.marks.get(number as usize)
+    }
+
+    // What is rehearsed is a packet, and where it goes: its frame has no tags.
+
+    fn vlan_device(&self, _number: u32) -> Option<&Device> {
+        None
+    }
+
+    fn arrival(&self) -> Option<&Arrival> {
+        None
     }
 
     fn config(&self) -> Option<&Config> {

@@ -15,6 +15,7 @@ use xlvs_core::server::Server;
 use xlvs_core::service::{BLOCK, Block, Service};
 use xlvs_core::stats::{Counters, Stats};
 use xlvs_core::verdict::DropReason;
+use xlvs_core::vlan::{self, Device};
 
 /// An array of records that live as long as it does and are only changed through cells.
 pub struct Region<T: 'static> {
@@ -162,6 +163,8 @@ pub struct Tables {
     pub config: Region<Config>,
     /// Rules of marks.
     pub marks: Region<Rule>,
+    /// VLAN devices.
+    pub vlan_devices: Region<Device>,
     /// Services by id.
     pub services: Region<Service>,
     /// Blocks by id.
@@ -195,6 +198,7 @@ impl Tables {
             choices: Region::zeroed(sizes.choices as usize),
             config: Region::zeroed(1),
             marks: Region::zeroed(marks::MOST as usize),
+            vlan_devices: Region::zeroed(vlan::MOST as usize),
             services: Region::zeroed(sizes.services as usize),
             blocks: Region::zeroed(sizes.blocks as usize),
             servers: Region::zeroed(sizes.blocks as usize * BLOCK),

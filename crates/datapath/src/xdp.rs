@@ -25,6 +25,7 @@ use xlvs_core::errand::Question;
 use xlvs_core::marks;
 use xlvs_core::packet::Frame;
 use xlvs_core::service::BLOCK;
+use xlvs_core::vlan;
 
 use crate::attachment::is_native;
 use crate::evict::{Doomed, Evictor};
@@ -128,7 +129,7 @@ pub struct Pins {
     root: PathBuf,
 }
 
-const MAPS: [&str; 20] = [
+const MAPS: [&str; 21] = [
     "CONNS_V4",
     "REPLIES_V4",
     "SERVICES_V4",
@@ -137,6 +138,7 @@ const MAPS: [&str; 20] = [
     "SERVICES_V6",
     "HANDED",
     "MARKS",
+    "VLAN_DEVICES",
     "CONFIG",
     "SERVICES",
     "BLOCKS",
@@ -167,6 +169,7 @@ const STAGES: [(Stage, &str); Stage::COUNT as usize] = [
     (Stage::HearsayV4, "xlvs_hearsay_v4"),
     (Stage::HearsayV6, "xlvs_hearsay_v6"),
     (Stage::Fragments, "xlvs_fragments"),
+    (Stage::Tagged, "xlvs_tagged"),
 ];
 
 impl Pins {
@@ -679,6 +682,7 @@ fn map_tables(ebpf: &mut Ebpf, sizes: Sizes) -> Result<Tables, XdpError> {
         choices: region(ebpf, "CHOICES", sizes.choices)?,
         config: region(ebpf, "CONFIG", 1)?,
         marks: region(ebpf, "MARKS", marks::MOST)?,
+        vlan_devices: region(ebpf, "VLAN_DEVICES", vlan::MOST)?,
         services: region(ebpf, "SERVICES", sizes.services)?,
         blocks: region(ebpf, "BLOCKS", sizes.blocks)?,
         servers: region(ebpf, "SERVERS", sizes.blocks * BLOCK as u32)?,

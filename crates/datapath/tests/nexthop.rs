@@ -22,7 +22,7 @@ use tokio::sync::{
     mpsc::{self, error::TryRecvError},
     oneshot,
 };
-use xlvs_datapath::nexthop::{self, Change, Command, Mac, NextHop, Reason, State, Target};
+use xlvs_datapath::nexthop::{self, Change, Command, Mac, News, Reason, State, Target};
 
 const SERVER: &str = "10.77.1.11";
 const OTHER_GATEWAY: &str = "10.77.2.11";
@@ -324,7 +324,7 @@ fn mtu_of(state: &State) -> Option<u32> {
 /// A running resolver, and what it has said last about each server.
 struct Following {
     commands: mpsc::Sender<Command>,
-    events: mpsc::UnboundedReceiver<NextHop>,
+    events: mpsc::UnboundedReceiver<News>,
     latest: HashMap<u32, State>,
 }
 
@@ -351,7 +351,8 @@ impl Following {
         let deadline = Instant::now() + within;
         while !self.latest.get(&id).is_some_and(test) {
             match self.events.try_recv() {
-                Ok(event) => self.latest.extend(event.ids.iter().map(|id| (*id, event.state))),
+                Ok(News::Devices(_)) => {}
+                Ok(News::NextHop(event)) => self.latest.extend(event.ids.iter().map(|id| (*id, event.state))),
                 Err(TryRecvError::Disconnected) => panic!("the resolver has ended"),
                 Err(TryRecvError::Empty) if Instant::now() > deadline => return false,
                 Err(TryRecvError::Empty) => thread::sleep(Duration::from_millis(5)),

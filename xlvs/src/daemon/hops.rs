@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use xlvs_core::server::Hop;
+use xlvs_core::vlan;
 use xlvs_datapath::engine::Destination;
-use xlvs_datapath::nexthop::{self, Change, Command, NextHop, Reason, State, Target};
+use xlvs_datapath::nexthop::{self, Change, Command, News, NextHop, Reason, State, Target, VlanDevice};
 
 use super::Daemon;
 
@@ -133,11 +134,25 @@ pub fn follow(daemon: Rc<Daemon>) -> anyhow::Result<impl Future<Output = anyhow:
             servers.hops.want(destinations).await;
         });
         while let Some(event) = events.recv().await {
-            learn(&daemon, &event);
+            match event {
+                News::Devices(devices) => know_devices(&daemon, &devices),
+                News::NextHop(hop) => learn(&daemon, &hop),
+            }
         }
         driver.await??;
         anyhow::bail!("the kernel's routes and neighbours can no longer be followed; start the daemon again")
     })
+}
+
+fn know_devices(daemon: &Daemon, devices: &[VlanDevice]) {
+    let left_out = daemon.engine.borrow().set_vlan_devices(devices);
+    if left_out > 0 {
+        tracing::error!(
+            left_out,
+            most = vlan::MOST,
+            "there are more VLAN devices than the director has room for: frames of the last ones go to the stack, and packets to servers behind them are lost"
+        );
+    }
 }
 
 fn learn(daemon: &Daemon, event: &NextHop) {

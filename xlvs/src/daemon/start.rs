@@ -118,6 +118,12 @@ fn load_and_attach(
 
 /// Attaches to one interface and says how; `true`: in the driver.
 pub fn attach(xdp: &mut Xdp, interface: &str, options: &Options) -> anyhow::Result<bool> {
+    if is_vlan_device(interface) {
+        tracing::warn!(
+            %interface,
+            "a VLAN device has no native XDP; name the interface below it instead: the director takes VLAN tags off and puts them on by itself"
+        );
+    }
     let native = xdp.attach(interface, options.xdp_mode.into())?;
     if native {
         tracing::info!(%interface, "attached");
@@ -127,6 +133,11 @@ pub fn attach(xdp: &mut Xdp, interface: &str, options: &Options) -> anyhow::Resu
         tracing::info!(%interface, "attached in generic mode");
     }
     Ok(native)
+}
+
+fn is_vlan_device(interface: &str) -> bool {
+    let uevent = std::fs::read_to_string(format!("/sys/class/net/{interface}/uevent"));
+    uevent.is_ok_and(|text| text.lines().any(|line| line == "DEVTYPE=vlan"))
 }
 
 fn engine(

@@ -2,7 +2,8 @@
 //!
 //! [`known`] takes the packets of connections that go on as before, nearly all of them, and declines everything else without
 //! having changed anything. [`reply`] takes what comes from servers, and [`request`] what is for a VIP. Each is written once for
-//! both families ([`Family`]). [`related_v4`] and [`related_v6`] take ICMP errors about connections, [`fragments`] takes fragments.
+//! both families ([`Family`]). [`related_v4`] and [`related_v6`] take ICMP errors about connections, [`fragments`] takes fragments,
+//! and [`tagged`] takes the VLAN tags off, which [`vlan::dispatch`] puts on again.
 
 mod answer;
 mod connect;
@@ -22,11 +23,13 @@ use crate::icmp::Complaint;
 use crate::packet::Packet;
 use crate::parse;
 use crate::verdict::{DropReason, PassReason, Verdict};
+use crate::vlan;
 use crate::wire::ethertype;
 
 use answer::Answer;
 use flow::{Flow, Recognised};
 
+pub use answer::Sent;
 pub use connect::{mark_key, service_key};
 
 /// Where a packet goes on when a stage declines it. In the kernel each stage is a program of its own: the first is small
@@ -54,11 +57,13 @@ pub enum Stage {
     HearsayV6 = 8,
     /// [`fragments`]
     Fragments = 9,
+    /// [`tagged`]
+    Tagged = 10,
 }
 
 impl Stage {
     /// How many there are.
-    pub const COUNT: u32 = 10;
+    pub const COUNT: u32 = 11;
 
     /// The first stage of a packet that was put together, by its ethertype.
     pub const fn of_whole(kind: u16) -> Self {
@@ -88,8 +93,10 @@ impl Stage {
 
 /// Decides the fate of any packet, and rewrites it accordingly: all stages in their order.
 pub fn balance<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
-    let outcome = first(packet, env);
-    go_on(packet, env, outcome)
+    match first(packet, env) {
+        Ok(verdict) => verdict,
+        Err(stage) => go_on(packet, env, Err(stage)),
+    }
 }
 
 /// The same for a packet that was put together from fragments ([`Packet::largest_fragment`]).
@@ -104,7 +111,8 @@ pub fn balance_whole<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
 fn go_on<P: Packet, E: Env>(packet: &mut P, env: &E, mut outcome: Result<Verdict, Stage>) -> Verdict {
     loop {
         outcome = match outcome {
-            Ok(verdict) => return verdict,
+            Ok(verdict) => return vlan::dispatch(packet, env, verdict),
+            Err(Stage::Tagged) => tagged(packet, env),
             Err(Stage::ReplyV4) => reply::<V4, P, E, { key::V4 }>(packet, env),
             Err(Stage::RequestV4) => Ok(request::<V4, P, E, { key::V4 }>(packet, env)),
             Err(Stage::KnownV6) => known::<V6, P, E, { key::V6 }>(packet, env),
@@ -119,14 +127,48 @@ fn go_on<P: Packet, E: Env>(packet: &mut P, env: &E, mut outcome: Result<Verdict
     }
 }
 
-/// The first stage: what is IPv4 and [`known`]; what is IPv6 is the next one's.
+/// The first stage: what is IPv4 and [`known`]; what is IPv6, or has tags, is another's.
 #[inline(always)]
 pub fn first<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stage> {
     match parse::ethernet(packet) {
         Ok(ethertype::IPV4) => known::<V4, P, E, { key::V4 }>(packet, env),
         Ok(_ipv6) => Err(Stage::KnownV6),
+        Err(PassReason::Vlan) => Err(Stage::Tagged),
         Err(reason) => Ok(counted(env, Verdict::Pass(reason))),
     }
+}
+
+/// Takes the VLAN tags off a frame. `Err`: that stage must see it without them, and not [`known`], whose frames leave as they are.
+#[inline(always)]
+pub fn tagged<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stage> {
+    let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
+    let kind = vlan::take_off(packet, env, config.vlan_devices.load()).and_then(|()| parse::ethernet(packet));
+    let passed = match kind {
+        Ok(ethertype::IPV4) => sort::<V4, P, { key::V4 }>(packet, config),
+        Ok(_ipv6) => sort::<V6, P, { key::V6 }>(packet, config),
+        Err(reason) => Ok(reason),
+    };
+    passed.map(|reason| counted(env, Verdict::Pass(reason)))
+}
+
+/// Which stage is to see a packet, if it is not a known connection's. `Ok`: none, for this reason.
+#[inline(always)]
+fn sort<F: Family<K>, P: Packet, const K: usize>(packet: &P, config: &Config) -> Result<PassReason, Stage> {
+    let net = match F::read(packet) {
+        Ok(net) => net,
+        Err(reason) => return Ok(reason),
+    };
+    if net.protocol == F::ICMP {
+        return Err(Stage::related::<K>());
+    }
+    let who = Recognised::in_packet::<F, K>(config, &net);
+    if who.nobody() {
+        return Ok(PassReason::NotOurs);
+    }
+    if net.fragment {
+        return Err(Stage::Fragments);
+    }
+    Err(if who.to_vip & !who.from_server { Stage::request::<K>() } else { Stage::reply::<K>() })
 }
 
 /// Decides the fate of a packet whose connection goes on as before, and rewrites it accordingly. `Err`: it is not such a
@@ -217,7 +259,7 @@ pub fn request<F: Family<K>, P: Packet, E: Env, const K: usize>(packet: &mut P, 
 pub fn fragments<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
     let Some(config) = env.config() else { return Verdict::Pass(PassReason::Unconfigured) };
     if packet.largest_fragment() == 0 {
-        return counted(env, Verdict::PutTogether { ifindex: env.ingress() });
+        return counted(env, Verdict::PutTogether { ifindex: vlan::came_by(env) });
     }
     let verdict = match parse::ethernet(packet) {
         Ok(ethertype::IPV4) => incomplete::<V4, P, E, { key::V4 }>(packet, env, config),

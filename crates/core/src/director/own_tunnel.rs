@@ -18,6 +18,7 @@ use crate::method::Method;
 use crate::packet::{Packet, by_reference};
 use crate::parse::{FARTHEST_L4, L3, Net};
 use crate::verdict::{DropReason, PassReason, Verdict};
+use crate::vlan;
 use crate::wire::{AddrV6, Ethernet, Gre, GreSum, Gue, Icmp, Ipv4, Udp, ethertype, ip_protocol};
 
 /// An IPv4 error that is about no connection's packet.
@@ -225,7 +226,7 @@ fn turn<P: Packet, E: Env>(
         return Err(DropReason::Malformed.into());
     }
     let net = Net { src: request.vip, dst: request.client, protocol: ip_protocol::ICMP, ..flow.net };
-    match V4::route(packet, env, &net, request.vip, net.len)? {
+    match V4::route(packet, env, &net, vlan::came_by(env), request.vip, net.len)? {
         Route::Via { ifindex, from, to } => {
             forward::address_frame(packet, to, from, ethertype::IPV4)?;
             Ok(forward::leave_by(env, ifindex))

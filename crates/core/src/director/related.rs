@@ -25,6 +25,7 @@ use crate::packet::{Packet, by_reference};
 use crate::parse::{FARTHEST_L4, L3, Transport};
 use crate::server;
 use crate::verdict::{DropReason, PassReason, Verdict};
+use crate::vlan;
 use crate::wire::Icmp;
 
 /// An IPv4 ICMP message.
@@ -290,7 +291,7 @@ fn send_to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
     virt: &mut Ends<F::Addr>,
 ) -> u64 {
     let (quote, virt) = (&*by_reference(quote), &*by_reference(virt));
-    let sent = match F::route(packet, env, &flow.net, virt.to, flow.net.len) {
+    let sent = match F::route(packet, env, &flow.net, vlan::came_by(env), virt.to, flow.net.len) {
         Ok(Route::NoNeighbour) => {
             F::want_neighbour(env, flow.net.dst);
             Err(DropReason::ClientUnresolved.into())

@@ -14,6 +14,7 @@ use crate::method::Method;
 use crate::packet::{Packet, by_reference};
 use crate::state::Direction;
 use crate::verdict::{DropReason, PassReason, Verdict};
+use crate::vlan;
 
 /// The short way of a reply.
 #[inline(always)]
@@ -25,7 +26,11 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     let probe = flow.probe(F::replies(env), flow.request_key());
     let Glance::Found(reply) = table::glance(F::replies(env), &probe) else { return None };
     let Connection { found, entry, virt } = behind(env, flow, reply)?;
-    let route = F::route(packet, env, &flow.net, virt.to, flow.net.len).ok()?;
+    if flow.config.vlan_devices.load() != 0 {
+        // The way may leave by one.
+        return None;
+    }
+    let route = F::route(packet, env, &flow.net, env.ingress(), virt.to, flow.net.len).ok()?;
     let Route::Via { .. } = route else { return None };
     if flow.is_unsummed() {
         return None;
@@ -160,11 +165,12 @@ fn send_to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
 ) -> u64 {
     let virt = &*by_reference(virt);
     let mut pieces = packet.largest_fragment();
-    let mut route = F::route(packet, env, &flow.net, virt.to, F::judged(flow.net.len, pieces));
+    let from = vlan::came_by(env);
+    let mut route = F::route(packet, env, &flow.net, from, virt.to, F::judged(flow.net.len, pieces));
     if let Err(Hindrance::MayBeCut { mtu }) = route {
         pieces = forward::pieces(mtu, pieces);
         // Of no length, it is not too long: what is asked for is the way.
-        route = F::route(packet, env, &flow.net, virt.to, 0);
+        route = F::route(packet, env, &flow.net, from, virt.to, 0);
     }
     let sent = match route {
         Ok(Route::NoNeighbour) => {

@@ -18,7 +18,7 @@ use nix::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Change, Event, NextHop, Request, Resolver,
+    Change, Event, News, Request, Resolver,
     wire::{self, Ending, Frame},
 };
 
@@ -78,7 +78,7 @@ pub enum Error {
 /// inside a Tokio runtime; the future may run on any thread.
 pub fn run(
     commands: mpsc::Receiver<Command>,
-    events: mpsc::UnboundedSender<NextHop>,
+    events: mpsc::UnboundedSender<News>,
 ) -> Result<impl Future<Output = Result<(), Error>> + Send, Error> {
     let driver = Driver::open(events)?;
     Ok(driver.run(commands))
@@ -88,7 +88,7 @@ struct Driver {
     socket: TokioSocket,
     port: u32,
     resolver: Resolver,
-    events: mpsc::UnboundedSender<NextHop>,
+    events: mpsc::UnboundedSender<News>,
     urgent: VecDeque<Request>,
     questions: VecDeque<Request>,
     in_flight: HashMap<u32, InFlight>,
@@ -103,7 +103,7 @@ struct InFlight {
 }
 
 impl Driver {
-    fn open(events: mpsc::UnboundedSender<NextHop>) -> Result<Self, Error> {
+    fn open(events: mpsc::UnboundedSender<News>) -> Result<Self, Error> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(Error::Open)?;
         enlarge_buffer(&socket);
         socket.socket_mut().bind(&SocketAddr::new(0, wire::GROUPS)).map_err(Error::Subscribe)?;
@@ -156,7 +156,9 @@ impl Driver {
             self.enqueue(request);
         }
         // A receiver that has gone ends the loop in `run`.
-        effects.changes.into_iter().for_each(|change| drop(self.events.send(change)));
+        let devices = effects.devices.into_iter().map(News::Devices);
+        let news = devices.chain(effects.changes.into_iter().map(News::NextHop));
+        news.for_each(|news| drop(self.events.send(news)));
     }
 
     /// Tens of thousands of questions may wait; a dump or a neighbour does not wait behind them.

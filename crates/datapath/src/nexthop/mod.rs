@@ -23,7 +23,7 @@
 //!   half a minute later.
 //!
 //! ```no_run
-//! # use xlvs_datapath::nexthop::{self, Change, Command, Target};
+//! # use xlvs_datapath::nexthop::{self, Change, Command, News, Target};
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let (commands, commands_rx) = tokio::sync::mpsc::channel(16);
 //! let (events_tx, mut events) = tokio::sync::mpsc::unbounded_channel();
@@ -32,8 +32,10 @@
 //!
 //! let server = Target { id: 7, addr: "10.1.0.11".parse()? };
 //! commands.send(Command::Targets(Change::Add(vec![server]))).await?;
-//! while let Some(next_hop) = events.recv().await {
-//!     println!("servers {:?}: {:?}", next_hop.ids, next_hop.state);
+//! while let Some(news) = events.recv().await {
+//!     if let News::NextHop(next_hop) = news {
+//!         println!("servers {:?}: {:?}", next_hop.ids, next_hop.state);
+//!     }
 //! }
 //! # Ok(()) }
 //! ```
@@ -47,6 +49,7 @@ mod resolver;
 mod resync;
 mod routes;
 mod targets;
+mod vlans;
 mod wire;
 
 #[cfg(test)]
@@ -60,6 +63,7 @@ pub use self::{
     resolver::{Effects, Event, Link, Request, Resolver, Upkeep},
     resync::Dump,
     routes::{Prefix, Route},
+    vlans::{Above, VlanDevice},
 };
 
 /// An Ethernet address.
@@ -83,6 +87,15 @@ pub enum Change {
     Add(Vec<Target>),
     /// Not these ids any more.
     Remove(Vec<u32>),
+}
+
+/// Something that the data plane must know from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// There are these VLAN devices, and no others.
+    Devices(Vec<VlanDevice>),
+    /// How some servers are reached.
+    NextHop(NextHop),
 }
 
 /// How some servers are reached from now on.

@@ -15,6 +15,7 @@ use super::{
     routes::{Prefix, Route, Routes},
     targets::Targets,
     unspecified_like,
+    vlans::{self, Above, VlanDevice},
 };
 
 /// How long changes are left to settle before the kernel is asked what they amount to.
@@ -93,6 +94,8 @@ pub struct Link {
     pub up: bool,
     /// Has a peer.
     pub carrier: bool,
+    /// What it is above, if it is a VLAN device.
+    pub vlan: Option<Above>,
 }
 
 impl Link {
@@ -135,6 +138,8 @@ pub enum Upkeep {
 pub struct Effects {
     /// To be sent to the kernel, in this order.
     pub requests: Vec<Request>,
+    /// All VLAN devices that there are now, if they changed. To be told to the data plane before what follows.
+    pub devices: Option<Vec<VlanDevice>>,
     /// To be told to the data plane.
     pub changes: Vec<NextHop>,
 }
@@ -151,6 +156,8 @@ pub struct Resolver {
     pub(super) neighbours: Neighbours,
     path_mtus: PathMtus,
     resync: Resync,
+    devices: Option<Vec<VlanDevice>>,
+    are_devices_doubted: bool,
     touched: BTreeSet<IpAddr>,
     requests: Vec<Request>,
 }
@@ -165,6 +172,8 @@ impl Resolver {
             neighbours: Neighbours::new(now),
             path_mtus: PathMtus::default(),
             resync: Resync::new(now),
+            devices: None,
+            are_devices_doubted: true,
             touched: BTreeSet::new(),
             requests: Vec::new(),
         }
@@ -174,8 +183,10 @@ impl Resolver {
     pub fn step(&mut self, event: Event, now: Instant) -> Effects {
         self.absorb(event, now);
         self.begin_resync_due(now);
-        let changes = if self.resync.is_live() { self.settle(now) } else { Vec::new() };
-        Effects { requests: std::mem::take(&mut self.requests), changes }
+        let is_live = self.resync.is_live();
+        let devices = if is_live { self.changed_devices() } else { None };
+        let changes = if is_live { self.settle(now) } else { Vec::new() };
+        Effects { requests: std::mem::take(&mut self.requests), devices, changes }
     }
 
     /// When a tick is due.
@@ -288,11 +299,25 @@ impl Resolver {
     /// An interface changed: so does what leaves by it, and other routes may take its place. When an
     /// interface goes down the kernel drops its IPv4 routes without announcing it.
     fn touch_link(&mut self, ifindex: u32, now: Instant) {
+        self.are_devices_doubted = true;
         let addrs = self.routes.addresses_where(|answer| answer.is_ok_and(|route| route.ifindex == ifindex));
         for addr in addrs {
             self.touched.extend(self.targets.wanted(addr));
             self.routes.doubt(addr, now + SETTLE);
         }
+    }
+
+    /// The VLAN devices, if they are others than were told.
+    fn changed_devices(&mut self) -> Option<Vec<VlanDevice>> {
+        if !std::mem::take(&mut self.are_devices_doubted) {
+            return None;
+        }
+        let devices = Some(vlans::devices(&self.links));
+        if devices == self.devices {
+            return None;
+        }
+        self.devices.clone_from(&devices);
+        devices
     }
 
     // Full looks.

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use xlvs_core::vlan::Tags;
+
 use super::{resolver::SETTLE, *};
 
 const ETH: u32 = 2;
@@ -26,7 +28,15 @@ fn target(id: u32, addr: &str) -> Target {
 }
 
 fn link(ifindex: u32) -> Link {
-    Link { ifindex, name: format!("l{ifindex}"), mac: Some(OWN_MAC), mtu: 1500, up: true, carrier: true }
+    Link {
+        ifindex,
+        name: format!("l{ifindex}"),
+        mac: Some(OWN_MAC),
+        mtu: 1500,
+        up: true,
+        carrier: true,
+        vlan: None,
+    }
 }
 
 fn on_link() -> Result<Route, Reason> {
@@ -392,6 +402,25 @@ fn an_interface_without_ethernet_is_refused() {
     let effects = rig.answer(FAR, via(GATEWAY));
     assert_eq!(effects.requests, []);
     assert_eq!(only_state(effects), Some(unresolved(Reason::NotEthernet { ifindex: ETH })));
+}
+
+#[test]
+fn vlan_devices_are_told_when_they_change() {
+    let vlan = |ifindex, lower, kind, id| Link { vlan: Some(Above { lower, kind, id }), ..link(ifindex) };
+    let device = |ifindex, tags| VlanDevice { ifindex, lower: ETH, tags };
+    let (outer, inner) = (Tags::one(0x88a8, 5), Tags::one(0x88a8, 5).with_inside(0x8100, 6));
+    let inner = inner.expect("two tags");
+    let mut rig = Rig::with(&[link(ETH)], &[]);
+    assert_eq!(rig.tick().devices, None, "there is none, and that was told");
+    let effects = rig.step(Event::Link(vlan(10, ETH, 0x88a8, 5)));
+    assert_eq!(effects.devices, Some(vec![device(10, outer)]));
+    assert_eq!(rig.step(Event::Link(Link { mtu: 1400, ..vlan(10, ETH, 0x88a8, 5) })).devices, None);
+    let effects = rig.step(Event::Link(vlan(11, 10, 0x8100, 6)));
+    assert_eq!(effects.devices, Some(vec![device(10, outer), device(11, inner)]));
+    assert_eq!(rig.step(Event::Link(vlan(12, 11, 0x8100, 7))).devices, None, "three tags are too many");
+    assert_eq!(rig.step(Event::Link(vlan(13, 99, 0x8100, 7))).devices, None, "what is below is not known");
+    let effects = rig.step(Event::LinkGone(11));
+    assert_eq!(effects.devices, Some(vec![device(10, outer)]));
 }
 
 #[test]

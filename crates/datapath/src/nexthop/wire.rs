@@ -19,7 +19,7 @@ use netlink_packet_route::{
 use nix::libc;
 
 use super::{
-    Dump, Event, Link, Mac, Neighbour, NeighbourKey, Nud, Prefix, Reason, Request, Route, Upkeep,
+    Above, Dump, Event, Link, Mac, Neighbour, NeighbourKey, Nud, Prefix, Reason, Request, Route, Upkeep,
     unspecified_like,
 };
 
@@ -114,7 +114,7 @@ impl Frame<'_> {
     pub(super) fn news(&self) -> Option<Event> {
         match self.kind {
             // By hand: the general decoder fails as a whole on one attribute it reads differently from the
-            // kernel at hand, and links have over sixty. We need three.
+            // kernel at hand, and links have over sixty. We need six.
             libc::RTM_NEWLINK => link(self.payload).map(Event::Link),
             libc::RTM_DELLINK => link(self.payload).map(|link| Event::LinkGone(link.ifindex)),
             // Next hop objects, which the decoder does not know.
@@ -169,12 +169,17 @@ fn link(payload: &[u8]) -> Option<Link> {
     let is_ethernet = header.get(2..4)? == libc::ARPHRD_ETHER.to_ne_bytes();
     let (ifindex, flags) = (word(4)?, word(8)?);
     let (mut name, mut mac, mut mtu) = (None, None, None);
+    let (mut lower, mut is_elsewhere, mut info) = (None, false, None);
     for attribute in NlasIterator::new(attributes).flatten() {
         let value = attribute.value();
         match attribute.kind() {
             libc::IFLA_IFNAME => name = Some(text(value)),
             libc::IFLA_ADDRESS => mac = Mac::try_from(value).ok(),
             libc::IFLA_MTU => mtu = value.try_into().ok().map(u32::from_ne_bytes),
+            libc::IFLA_LINK => lower = value.try_into().ok().map(u32::from_ne_bytes),
+            // The interface below is in another network namespace, and its number is one of that.
+            libc::IFLA_LINK_NETNSID => is_elsewhere = true,
+            libc::IFLA_LINKINFO => info = tag(value),
             _ => {}
         }
     }
@@ -186,7 +191,27 @@ fn link(payload: &[u8]) -> Option<Link> {
         mac: mac.filter(|_| is_ethernet),
         up: flags & libc::IFF_UP as u32 != 0,
         carrier: flags & libc::IFF_LOWER_UP as u32 != 0,
+        vlan: lower.filter(|_| !is_elsewhere).zip(info).map(|(lower, (kind, id))| Above { lower, kind, id }),
     })
+}
+
+/// `IFLA_VLAN_ID` and `IFLA_VLAN_PROTOCOL`.
+const VLAN_ID: u16 = 1;
+const VLAN_PROTOCOL: u16 = 5;
+
+/// The EtherType and the identifier of a VLAN device's tag.
+fn tag(info: &[u8]) -> Option<(u16, u16)> {
+    let attribute = |of: &[u8], kind: u16| {
+        let found = NlasIterator::new(of).flatten().find(|attribute| attribute.kind() == kind)?;
+        Some(found.value().to_vec())
+    };
+    if text(&attribute(info, libc::IFLA_INFO_KIND)?) != "vlan" {
+        return None;
+    }
+    let data = attribute(info, libc::IFLA_INFO_DATA)?;
+    let id = u16::from_ne_bytes(attribute(&data, VLAN_ID)?.try_into().ok()?);
+    let kind = u16::from_be_bytes(attribute(&data, VLAN_PROTOCOL)?.try_into().ok()?);
+    Some((kind, id))
 }
 
 fn text(value: &[u8]) -> String {
@@ -417,9 +442,38 @@ mod tests {
         let up = libc::IFF_UP | libc::IFF_LOWER_UP;
         let bytes = link_message(libc::AF_UNSPEC, libc::ARPHRD_ETHER, up);
         let mac = Some([2, 0, 0, 0, 0, 1]);
-        let expected = Link { ifindex: 7, name: "l1".into(), mac, mtu: 1400, up: true, carrier: true };
+        let expected =
+            Link { ifindex: 7, name: "l1".into(), mac, mtu: 1400, up: true, carrier: true, vlan: None };
         assert_eq!(frame(libc::RTM_NEWLINK, &bytes).news(), Some(Event::Link(expected)));
         assert_eq!(frame(libc::RTM_DELLINK, &bytes).news(), Some(Event::LinkGone(7)));
+    }
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = [(4 + value.len() as u16).to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn a_vlan_device_says_what_it_is_above() {
+        let data =
+            [attribute(VLAN_ID, &100u16.to_ne_bytes()), attribute(VLAN_PROTOCOL, &[0x88, 0xa8])].concat();
+        let info =
+            |kind| [attribute(libc::IFLA_INFO_KIND, kind), attribute(libc::IFLA_INFO_DATA, &data)].concat();
+        let link_of = |attributes: &[Vec<u8>]| {
+            let mut bytes = link_message(libc::AF_UNSPEC, libc::ARPHRD_ETHER, libc::IFF_UP);
+            bytes.extend(attributes.concat());
+            link(&bytes).and_then(|link| link.vlan)
+        };
+        let lower = attribute(libc::IFLA_LINK, &3u32.to_ne_bytes());
+        let vlan = attribute(libc::IFLA_LINKINFO, &info(b"vlan\0"));
+        let expected = Some(Above { lower: 3, kind: 0x88a8, id: 100 });
+        assert_eq!(link_of(&[lower.clone(), vlan.clone()]), expected);
+        let elsewhere = attribute(libc::IFLA_LINK_NETNSID, &0u32.to_ne_bytes());
+        assert_eq!(link_of(&[lower.clone(), elsewhere, vlan]), None);
+        let macvlan = attribute(libc::IFLA_LINKINFO, &info(b"macvlan\0"));
+        assert_eq!(link_of(&[lower, macvlan]), None);
     }
 
     #[test]
