@@ -84,6 +84,16 @@ pub enum CheckKind {
     Tcp,
     /// A request is answered as it should be.
     Http(HttpSpec),
+    /// Nobody refuses a datagram, or it is answered.
+    Udp(UdpSpec),
+    /// A name server answers without an error.
+    Dns(DnsSpec),
+    /// A mail server greets, and takes a greeting.
+    Smtp(SmtpSpec),
+    /// An echo request is answered.
+    Ping,
+    /// A file holds no number but 0 (keepalived: `FILE_CHECK` without a weight).
+    File(String),
     /// A program ends with exit code 0 (keepalived: `MISC_CHECK`). It finds address and port in its environment.
     Script(Command),
 }
@@ -101,6 +111,100 @@ pub struct HttpSpec {
     pub status: Vec<(u16, u16)>,
     /// A regular expression that is found in the answer's body.
     pub body: Option<String>,
+}
+
+/// A datagram, and the answer that counts as success.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UdpSpec {
+    /// What is sent.
+    pub send: String,
+    /// A regular expression that is found in the answer. `None`: no answer is needed, if only nobody says that the port is
+    /// unreachable.
+    pub answer: Option<String>,
+}
+
+/// A question to a name server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsSpec {
+    /// The name that is asked for.
+    pub name: String,
+    /// What of it.
+    pub record: Record,
+}
+
+impl Default for DnsSpec {
+    /// What keepalived asks: the root's SOA.
+    fn default() -> Self {
+        Self { name: ".".to_owned(), record: Record::Soa }
+    }
+}
+
+/// A type of record of the DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// An IPv4 address.
+    A,
+    /// An IPv6 address.
+    Aaaa,
+    /// Another name.
+    Cname,
+    /// A mail server.
+    Mx,
+    /// A name server.
+    Ns,
+    /// An address's name.
+    Ptr,
+    /// The start of a zone.
+    Soa,
+    /// A server of a service.
+    Srv,
+    /// A text.
+    Txt,
+}
+
+impl Record {
+    /// All, by the words that files have for them.
+    pub const ALL: [(&'static str, Self); 9] = [
+        ("A", Self::A),
+        ("AAAA", Self::Aaaa),
+        ("CNAME", Self::Cname),
+        ("MX", Self::Mx),
+        ("NS", Self::Ns),
+        ("PTR", Self::Ptr),
+        ("SOA", Self::Soa),
+        ("SRV", Self::Srv),
+        ("TXT", Self::Txt),
+    ];
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(_, record)| *record == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// How a mail server is greeted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmtpSpec {
+    /// The name that the director gives itself.
+    pub helo: String,
+}
+
+impl Default for SmtpSpec {
+    fn default() -> Self {
+        Self { helo: "localhost".to_owned() }
+    }
+}
+
+impl CheckKind {
+    /// Does it find the server without a port?
+    pub fn needs_no_port(&self) -> bool {
+        matches!(self, Self::Ping | Self::File(_) | Self::Script(_))
+    }
+
+    /// Does it speak TCP, so that a port of another protocol says nothing?
+    pub fn speaks_tcp(&self) -> bool {
+        matches!(self, Self::Tcp | Self::Http(_) | Self::Smtp(_))
+    }
 }
 
 /// How a check speaks TLS.

@@ -12,7 +12,9 @@ use super::section::{Layers, Section};
 use super::server;
 use super::words;
 use crate::spec::{Protocol, ServerSpec, ServiceKey};
-use crate::watch::{AgentSpec, CheckKind, CheckSpec, HttpSpec, Timing, TlsSpec};
+use crate::watch::{
+    AgentSpec, CheckKind, CheckSpec, DnsSpec, HttpSpec, Record, SmtpSpec, Timing, TlsSpec, UdpSpec,
+};
 
 /// Keys of every check.
 const COMMON: [&str; 10] = [
@@ -31,6 +33,14 @@ const COMMON: [&str; 10] = [
 const HTTP: [&str; 4] = ["path", "host", "status", "body"];
 /// Keys of checks over HTTPS too.
 const TLS: [&str; 2] = ["sni", "verify"];
+/// Keys of checks by datagram too.
+const UDP: [&str; 2] = ["send", "answer"];
+/// Keys of questions to name servers too.
+const DNS: [&str; 2] = ["name", "record"];
+/// Keys of checks of mail servers too.
+const SMTP: [&str; 1] = ["helo"];
+/// Keys of files too.
+const FILE: [&str; 1] = ["file"];
 /// Keys of scripts too.
 const SCRIPT: [&str; 1] = ["command"];
 /// All of them.
@@ -56,11 +66,25 @@ enum Type {
     Tcp,
     Http,
     Https,
+    Udp,
+    Dns,
+    Smtp,
+    Ping,
+    File,
     Script,
 }
 
-const TYPES: [(&str, Type); 4] =
-    [("tcp", Type::Tcp), ("http", Type::Http), ("https", Type::Https), ("script", Type::Script)];
+const TYPES: [(&str, Type); 9] = [
+    ("tcp", Type::Tcp),
+    ("http", Type::Http),
+    ("https", Type::Https),
+    ("udp", Type::Udp),
+    ("dns", Type::Dns),
+    ("smtp", Type::Smtp),
+    ("ping", Type::Ping),
+    ("file", Type::File),
+    ("script", Type::Script),
+];
 
 /// Checks and agents with names: `[check.web]`, `[agent.load]`.
 pub(super) struct Named<'d> {
@@ -115,12 +139,8 @@ impl<'d> Named<'d> {
         if let Some((_, entry)) = self.checks.iter().find(|(known, _)| *known == name) {
             return table(entry);
         }
-        if name == "script" {
-            item.wrong("a script has its `command`: check = { type = \"script\", command = \"...\" }");
-            return None;
-        }
         if let Some((_, kind)) = TYPES.iter().find(|(known, _)| *known == name) {
-            return Some(Draft::with_defaults(*kind));
+            return Draft::with_defaults(*kind, item);
         }
         let names: Vec<&str> =
             self.checks.iter().map(|(name, _)| *name).chain(TYPES.map(|(name, _)| name)).collect();
@@ -165,20 +185,23 @@ struct Draft {
 }
 
 impl Draft {
-    fn with_defaults(kind: Type) -> Self {
-        Self { kind: kind_of(kind, None), address: None, port: None, timing: Timing::default() }
+    fn with_defaults(kind: Type, item: &Entry<'_>) -> Option<Self> {
+        let complain = |message: &str| item.wrong(message);
+        let kind = kind_of(kind, None, &complain)?;
+        Some(Self { kind, address: None, port: None, timing: Timing::default() })
     }
 
     /// The check of this server, if it can be made.
     fn of_server(self, at: &Entry<'_>, service: ServiceKey, server: &ServerSpec) -> Option<CheckSpec> {
         let Self { kind, address, port, timing } = self;
         let name = || server::name(&server.key);
-        // A script knows by itself whom to ask.
-        let port = port.or(Some(server.key.port).filter(|_| matches!(kind, CheckKind::Script(_))));
+        let port = port.or(Some(server.key.port).filter(|_| kind.needs_no_port()));
         if let Some(port) = port {
             return Some(CheckSpec { kind, address, port, timing });
         }
-        if let ServiceKey::Address { protocol: protocol @ (Protocol::Udp | Protocol::Sctp), .. } = service {
+        if let ServiceKey::Address { protocol: protocol @ (Protocol::Udp | Protocol::Sctp), .. } = service
+            && kind.speaks_tcp()
+        {
             let protocol = protocol.listed();
             at.wrong(format!(
                 "the service is {protocol}, and this check of {} speaks TCP: say its `port`",
@@ -195,16 +218,21 @@ impl Draft {
 }
 
 fn table(entry: &Entry<'_>) -> Option<Draft> {
-    let all: Vec<&str> = [&COMMON[..], &HTTP, &TLS, &SCRIPT].concat();
+    let all: Vec<&str> = [&COMMON[..], &HTTP, &TLS, &UDP, &DNS, &SMTP, &FILE, &SCRIPT].concat();
     let section = Section::of(entry, "a check", &all)?;
     let Some(kind) = section.get("type") else {
-        section.wrong("a check has a `type`: tcp, http, https or script");
+        let names = TYPES.map(|(name, _)| name);
+        section.wrong(format!("a check has a `type`: {}", words::list(&names)));
         return None;
     };
     let kind = kind.word("type of check", &TYPES)?;
     for (keys, is_for, types) in [
         (&HTTP[..], matches!(kind, Type::Http | Type::Https), "http and https"),
         (&TLS[..], kind == Type::Https, "https"),
+        (&UDP[..], kind == Type::Udp, "udp"),
+        (&DNS[..], kind == Type::Dns, "dns"),
+        (&SMTP[..], kind == Type::Smtp, "smtp"),
+        (&FILE[..], kind == Type::File, "file"),
         (&SCRIPT[..], kind == Type::Script, "script"),
     ] {
         let misplaced = keys.iter().filter(|_| !is_for).filter_map(|key| section.get(key));
@@ -219,24 +247,85 @@ fn table(entry: &Entry<'_>) -> Option<Draft> {
         None => None,
     };
     let timing = timing(&section);
-    if kind == Type::Script {
-        let Some(entry) = section.get("command") else {
-            section.wrong("a script has its `command`: a line for the shell, or a program and its arguments");
-            return None;
-        };
-        let kind = CheckKind::Script(pool::command(&entry)?);
-        return Some(Draft { kind, address, port, timing });
-    }
-    Some(Draft { kind: kind_of(kind, Some(&section)), address, port, timing })
+    let complain = |message: &str| section.wrong(message);
+    Some(Draft { kind: kind_of(kind, Some(&section), &complain)?, address, port, timing })
 }
 
-fn kind_of(kind: Type, section: Option<&Section<'_>>) -> CheckKind {
-    if kind == Type::Tcp {
-        return CheckKind::Tcp;
+/// What a check of a type asks, by the table's other keys; `None`: one that it cannot do without is missing or wrong.
+fn kind_of(kind: Type, section: Option<&Section<'_>>, complain: &dyn Fn(&str)) -> Option<CheckKind> {
+    let get = |key: &str| section.and_then(|section| section.get(key));
+    Some(match kind {
+        Type::Tcp => CheckKind::Tcp,
+        Type::Http | Type::Https => http(kind == Type::Https, section),
+        Type::Udp => CheckKind::Udp(UdpSpec {
+            send: get("send")
+                .map_or(Some(String::new()), |entry| Some(entry.string("a text")?.to_owned()))?,
+            answer: get("answer").and_then(|entry| pattern(&entry)),
+        }),
+        Type::Dns => CheckKind::Dns(dns(section)),
+        Type::Smtp => {
+            let usual = SmtpSpec::default();
+            CheckKind::Smtp(SmtpSpec {
+                helo: get("helo").and_then(|entry| host(&entry)).unwrap_or(usual.helo),
+            })
+        }
+        Type::Ping => CheckKind::Ping,
+        Type::File => {
+            let Some(entry) = get("file") else {
+                complain(
+                    "a check of a file has its `file`: check = { type = \"file\", file = \"/run/down\" }",
+                );
+                return None;
+            };
+            CheckKind::File(whole_path(&entry)?)
+        }
+        Type::Script => {
+            let Some(entry) = get("command") else {
+                complain("a script has its `command`: a line for the shell, or a program and its arguments");
+                return None;
+            };
+            CheckKind::Script(pool::command(&entry)?)
+        }
+    })
+}
+
+fn dns(section: Option<&Section<'_>>) -> DnsSpec {
+    let get = |key: &str| section.and_then(|section| section.get(key));
+    let usual = DnsSpec::default();
+    DnsSpec {
+        name: get("name").and_then(|entry| domain(&entry)).unwrap_or(usual.name),
+        record: get("record").and_then(|entry| entry.word("record", &Record::ALL)).unwrap_or(usual.record),
     }
+}
+
+/// A name of the DNS (RFC 1035 2.3.4: labels of 63 bytes at the most, 255 in all).
+fn domain(entry: &Entry<'_>) -> Option<String> {
+    let name = entry.string("a name such as \"www.example.com\"")?;
+    let labels = name.strip_suffix('.').unwrap_or(name);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    let is_name = name == "." || labels.len() < 254 && labels.split('.').all(is_label);
+    if !is_name {
+        entry.wrong(format!("\"{name}\" is no name of the DNS"));
+    }
+    is_name.then(|| name.to_owned())
+}
+
+fn whole_path(entry: &Entry<'_>) -> Option<String> {
+    let path = entry.string("the path of a file")?;
+    if path.starts_with('/') {
+        return Some(path.to_owned());
+    }
+    entry.wrong(format!("\"{path}\" is no whole path: it begins with /"));
+    None
+}
+
+fn http(over_tls: bool, section: Option<&Section<'_>>) -> CheckKind {
     let get = |key: &str| section.and_then(|section| section.get(key));
     let text = |key: &str, what: &str| get(key).and_then(|entry| Some(entry.string(what)?.to_owned()));
-    let tls = (kind == Type::Https).then(|| TlsSpec {
+    let tls = over_tls.then(|| TlsSpec {
         sni: get("sni").and_then(|entry| host(&entry)),
         verify: get("verify").and_then(|entry| entry.flag()).unwrap_or(false),
     });

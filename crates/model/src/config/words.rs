@@ -48,7 +48,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
 /// The same of values.
 const VALUES_ELSEWHERE: &[(&str, &str)] = &[
     ("direct", "dr"),
+    ("dns_check", "dns"),
     ("droute", "dr"),
+    ("file_check", "file"),
     ("gatewaying", "dr"),
     ("gate", "dr"),
     ("http_get", "http"),
@@ -59,9 +61,13 @@ const VALUES_ELSEWHERE: &[(&str, &str)] = &[
     ("masquerade", "nat"),
     ("masquerading", "nat"),
     ("misc_check", "script"),
+    ("icmp", "ping"),
+    ("ping_check", "ping"),
+    ("smtp_check", "smtp"),
     ("ssl_get", "https"),
     ("tcp_check", "tcp"),
     ("tunnel", "tun"),
+    ("udp_check", "udp"),
 ];
 
 /// The complaint about a key that a table does not have.

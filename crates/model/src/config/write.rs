@@ -316,13 +316,27 @@ fn check_pairs(check: &CheckSpec) -> Pairs {
     match &check.kind {
         CheckKind::Tcp => pairs.push(("type", quoted("tcp"))),
         CheckKind::Http(http) => pairs.extend(http_pairs(http)),
+        CheckKind::Udp(udp) => {
+            pairs.push(("type", quoted("udp")));
+            pairs.extend(Some(("send", quoted(&udp.send))).filter(|_| !udp.send.is_empty()));
+            pairs.extend(udp.answer.as_ref().map(|answer| ("answer", quoted(answer))));
+        }
+        CheckKind::Dns(dns) => {
+            let pair = |key, value: &str| (key, quoted(value));
+            pairs.extend([pair("type", "dns"), pair("name", &dns.name), pair("record", dns.record.word())]);
+        }
+        CheckKind::Smtp(smtp) => {
+            pairs.extend([("type", quoted("smtp")), ("helo", quoted(&smtp.helo))]);
+        }
+        CheckKind::Ping => pairs.push(("type", quoted("ping"))),
+        CheckKind::File(path) => pairs.extend([("type", quoted("file")), ("file", quoted(path))]),
         CheckKind::Script(command) => {
             pairs.push(("type", quoted("script")));
             pairs.push(("command", words(command)));
         }
     }
     pairs.extend(check.address.map(|addr| ("address", quoted(&addr.to_string()))));
-    // Only a script may do without.
+    // Some may do without.
     if check.port != 0 {
         pairs.push(("port", check.port.to_string()));
     }

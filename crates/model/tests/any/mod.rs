@@ -8,7 +8,10 @@ use proptest::option;
 use proptest::prelude::*;
 use xlvs_model::config::{Config, Http, Sizes};
 use xlvs_model::spec::{Method, Protocol, Scheduler, TunnelChecksum, TunnelType};
-use xlvs_model::watch::{AgentSpec, CheckKind, CheckSpec, Command, HttpSpec, Pool, Timing, TlsSpec, Watch};
+use xlvs_model::watch::{
+    AgentSpec, CheckKind, CheckSpec, Command, DnsSpec, HttpSpec, Pool, Record, SmtpSpec, Timing, TlsSpec,
+    UdpSpec, Watch,
+};
 use xlvs_model::{
     Change, Family, MarkRule, Persistence, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
     Timeouts, Tunable, Tunnel,
@@ -193,6 +196,13 @@ fn any_check() -> impl Strategy<Value = CheckSpec> {
     let kind = prop_oneof![
         Just(CheckKind::Tcp),
         any_http().prop_map(CheckKind::Http),
+        (any_text(), option::of("[a-z.\"]{0,5}"))
+            .prop_map(|(send, answer)| CheckKind::Udp(UdpSpec { send, answer })),
+        (prop_oneof![Just(".".to_owned()), "[a-z]{1,5}\\.example\\.?"], 0..Record::ALL.len())
+            .prop_map(|(name, record)| CheckKind::Dns(DnsSpec { name, record: Record::ALL[record].1 })),
+        "[a-z]{1,5}".prop_map(|helo| CheckKind::Smtp(SmtpSpec { helo })),
+        Just(CheckKind::Ping),
+        any_text().prop_map(|text| CheckKind::File(format!("/{text}"))),
         any_command().prop_map(CheckKind::Script)
     ];
     let address =

@@ -1,8 +1,13 @@
 //! One probe of a server: sockets for what `xlvs-health` decides about. Bounded in memory; who waits bounds the time.
 
+mod dns;
+mod file;
 mod http;
+mod ping;
 mod script;
+mod smtp;
 mod tls;
+mod udp;
 
 use std::net::SocketAddr;
 
@@ -15,6 +20,12 @@ pub async fn probe(spec: &CheckSpec, target: SocketAddr) -> Outcome {
     let outcome = match &spec.kind {
         CheckKind::Tcp => connect(target).await.map(drop),
         CheckKind::Http(http) => http::get(http, target).await,
+        // A refusal comes soon, or is not waited for.
+        CheckKind::Udp(udp) => udp::ask(udp, target, spec.timing.timeout / 2).await,
+        CheckKind::Dns(dns) => dns::ask(dns, target).await,
+        CheckKind::Smtp(smtp) => smtp::greet(smtp, target).await,
+        CheckKind::Ping => ping::ask(target.ip()).await,
+        CheckKind::File(path) => file::look(path).await,
         CheckKind::Script(command) => script::run(command, target).await,
     };
     match outcome {
@@ -39,12 +50,17 @@ impl From<String> for Trouble {
     }
 }
 
+impl Trouble {
+    /// What the system says when something is asked of a server.
+    fn of(why: &std::io::Error) -> Self {
+        let words = in_words(why);
+        if is_ours(why) { Self::Ours(words) } else { Self::Server(words) }
+    }
+}
+
 /// Connects, or says why not.
 async fn connect(target: SocketAddr) -> Result<TcpStream, Trouble> {
-    TcpStream::connect(target).await.map_err(|why| {
-        let words = in_words(&why);
-        if is_ours(&why) { Trouble::Ours(words) } else { Trouble::Server(words) }
-    })
+    TcpStream::connect(target).await.map_err(|why| Trouble::of(&why))
 }
 
 /// Files, ports or memory have run out here. All servers at once must not be taken for failed.
@@ -66,7 +82,7 @@ mod tests {
     use std::net::TcpListener;
     use std::time::Duration;
 
-    use xlvs_model::watch::{HttpSpec, Timing, TlsSpec};
+    use xlvs_model::watch::{DnsSpec, HttpSpec, SmtpSpec, Timing, TlsSpec, UdpSpec};
 
     use super::*;
 
@@ -150,6 +166,84 @@ mod tests {
             std::thread::sleep(Duration::from_millis(20));
             false
         }));
+    }
+
+    /// The outcome of a check of a server that answers a datagram with these bytes, if with any, after the question's number.
+    fn outcome_of_datagram(kind: CheckKind, answer: Option<&'static [u8]>) -> Outcome {
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        server.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        let target = server.local_addr().expect("its address");
+        let echoes = matches!(kind, CheckKind::Dns(_));
+        let server = std::thread::spawn(move || {
+            let mut question = [0; 512];
+            let (_, from) = server.recv_from(&mut question).expect("a question");
+            let number = if echoes { &question[..2] } else { &[] };
+            let answered = answer.map(|answer| server.send_to(&[number, answer].concat(), from));
+            (server, answered)
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let mut check = check(kind, target.port());
+        check.timing.timeout = Duration::from_millis(200);
+        let outcome = runtime.block_on(probe(&check, target));
+        let (_open_until_now, _answered) = server.join().expect("the server ends");
+        outcome
+    }
+
+    #[test]
+    fn a_datagram_is_refused_or_answered_or_simply_taken() {
+        let udp = |answer: Option<&str>| {
+            CheckKind::Udp(UdpSpec { send: "hi".to_owned(), answer: answer.map(str::to_owned) })
+        };
+        assert_eq!(outcome_of_datagram(udp(None), None), Outcome::Success);
+        assert_eq!(outcome_of_datagram(udp(Some("^pong$")), Some(b"pong")), Outcome::Success);
+        let other = Outcome::Failure("the answer has nothing that matches ^pong$".to_owned());
+        assert_eq!(outcome_of_datagram(udp(Some("^pong$")), Some(b"pang")), other);
+        let free = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a port");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let refused = runtime.block_on(probe(&check(udp(None), free.port()), free));
+        assert_eq!(refused, Outcome::Failure("connection refused".to_owned()));
+    }
+
+    #[test]
+    fn a_name_server_answers_without_an_error() {
+        let dns = || CheckKind::Dns(DnsSpec::default());
+        let answer = |code: u8| Some(&*Vec::leak(vec![0x81, code, 0, 1, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(outcome_of_datagram(dns(), answer(0x80)), Outcome::Success);
+        let failure = Outcome::Failure("it says SERVFAIL".to_owned());
+        assert_eq!(outcome_of_datagram(dns(), answer(0x82)), failure);
+    }
+
+    #[test]
+    fn a_mail_server_greets_and_is_greeted() {
+        let smtp = || CheckKind::Smtp(SmtpSpec::default());
+        let whole = b"220-mail\r\n220 ready\r\n250-hello\r\n250 SIZE\r\n221 bye\r\n";
+        assert_eq!(outcome(smtp(), whole).0, Outcome::Success);
+        let busy = b"421 too busy\r\n";
+        assert_eq!(fails(smtp(), busy), "its banner: \"421 too busy\"");
+        let rude = b"220 mail\r\n554 go away\r\n";
+        assert_eq!(fails(smtp(), rude), "EHLO localhost: \"554 go away\"");
+        let endless: &[u8] = Vec::leak(b"220-more and more\r\n".repeat(10_000));
+        assert_eq!(fails(smtp(), endless), "it hung up, or said too much, at its banner");
+    }
+
+    #[test]
+    fn a_file_holds_nothing_but_0() {
+        let path = std::env::temp_dir().join(format!("xlvs-file-{}", std::process::id()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let said = |text: Option<&str>| {
+            match text {
+                Some(text) => std::fs::write(&path, text).expect("write it"),
+                None => drop(std::fs::remove_file(&path)),
+            }
+            let kind = CheckKind::File(path.to_string_lossy().into_owned());
+            runtime.block_on(probe(&check(kind, 80), "10.0.0.1:80".parse().expect("an address")))
+        };
+        for fine in ["0", " 0\n", ""] {
+            assert_eq!(said(Some(fine)), Outcome::Success, "{fine:?}");
+        }
+        assert_eq!(said(Some("3\n")), Outcome::Failure(format!("{} says 3", path.display())));
+        assert!(matches!(said(Some("down")), Outcome::NotMade(_)));
+        assert_eq!(said(None), Outcome::Success);
     }
 
     #[test]
