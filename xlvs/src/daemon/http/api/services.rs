@@ -231,8 +231,7 @@ pub async fn list(State(app): State<App>) -> Result<Json<Vec<Service>>, Problem>
 
 /// One service, with its servers.
 #[utoipa::path(get, path = "/api/v1/services/{kind}/{at}", tag = "services", params(
-    ("kind" = String, Path, description = "`tcp`, `udp`, `sctp`, `mark` or `mark6`"),
-    ("at" = String, Path, description = "Address and port, or the mark"),
+    Identity,
 ), responses((status = OK, body = Service), Refusals))]
 pub async fn get(State(app): State<App>, Named(identity): Named<Identity>) -> Result<Json<Service>, Problem> {
     let sight = app.sights.now().await?;
@@ -265,8 +264,7 @@ async fn alter(
 /// Makes a service, or makes one what these words say. Without `servers` its servers stay as they are; what else is not said
 /// has its default.
 #[utoipa::path(put, path = "/api/v1/services/{kind}/{at}", tag = "services", request_body = ServiceWords, params(
-    ("kind" = String, Path, description = "`tcp`, `udp`, `sctp`, `mark` or `mark6`"),
-    ("at" = String, Path, description = "Address and port, or the mark"),
+    Identity,
     Planned,
 ), responses((status = OK, body = Changes), Refusals))]
 pub async fn put(
@@ -289,8 +287,7 @@ pub async fn put(
 
 /// Deletes a service with its servers.
 #[utoipa::path(delete, path = "/api/v1/services/{kind}/{at}", tag = "services", params(
-    ("kind" = String, Path, description = "`tcp`, `udp`, `sctp`, `mark` or `mark6`"),
-    ("at" = String, Path, description = "Address and port, or the mark"),
+    Identity,
     Planned,
 ), responses((status = OK, body = Changes), Refusals))]
 pub async fn delete(
@@ -314,8 +311,7 @@ pub async fn delete_all(
 
 /// Begins a service's counters anew.
 #[utoipa::path(post, path = "/api/v1/services/{kind}/{at}/zero", tag = "services", params(
-    ("kind" = String, Path, description = "`tcp`, `udp`, `sctp`, `mark` or `mark6`"),
-    ("at" = String, Path, description = "Address and port, or the mark"),
+    Identity,
 ), responses((status = NO_CONTENT), Refusals))]
 pub async fn zero(State(app): State<App>, Named(identity): Named<Identity>) -> Result<StatusCode, Problem> {
     let service = app.stated(&identity).await?;
@@ -329,31 +325,37 @@ pub async fn zero_all(State(app): State<App>) -> Result<StatusCode, Problem> {
 }
 
 /// A server's identity as a path names it.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub struct Of {
-    #[serde(flatten)]
-    service: Identity,
+    /// `tcp`, `udp`, `sctp`, `mark` or `mark6`.
+    kind: String,
+    /// Address and port of the service, or its mark.
+    at: String,
+    /// Address of the server, and its port where that is not the service's.
     server: String,
 }
 
 impl Of {
+    fn service(&self) -> Identity {
+        Identity { kind: self.kind.clone(), at: self.at.clone() }
+    }
+
     /// Both, as they are stated.
     async fn keys(&self, app: &App) -> Result<(ServiceKey, ServerKey), Problem> {
-        let service = app.stated(&self.service).await?;
+        let service = app.stated(&self.service()).await?;
         let server = named::server(&self.server, &service).map_err(absent)?;
         Ok((service.spec.key, server.spec.key))
     }
 
     fn by(&self, what: &str) -> String {
-        format!("API, {what} {} of {}", self.server, self.service.name())
+        format!("API, {what} {} of {}", self.server, self.service().name())
     }
 }
 
 /// Adds a server to a service, or makes it what these words say; what is not said has its default.
 #[utoipa::path(put, path = "/api/v1/services/{kind}/{at}/servers/{server}", tag = "servers", request_body = ServerWords, params(
-    ("kind" = String, Path, description = "`tcp`, `udp`, `sctp`, `mark` or `mark6`"),
-    ("at" = String, Path, description = "Address and port, or the mark"),
-    ("server" = String, Path, description = "Its address, and its port where that is not the service's"),
+    Of,
     Planned,
 ), responses((status = OK, body = Changes), Refusals))]
 pub async fn put_server(
@@ -362,16 +364,14 @@ pub async fn put_server(
     Asked(planned): Asked<Planned>,
     Said(words): Said<Words>,
 ) -> Result<Json<Changes>, Problem> {
-    app.stated(&of.service).await?;
-    let file = of.service.file_with(&of.server, words)?;
+    app.stated(&of.service()).await?;
+    let file = of.service().file_with(&of.server, words)?;
     alter(&app, Alteration::Server { file }, planned, of.by("PUT")).await
 }
 
 /// Removes a server from a service.
 #[utoipa::path(delete, path = "/api/v1/services/{kind}/{at}/servers/{server}", tag = "servers", params(
-    ("kind" = String, Path, description = "`tcp`, `udp`, `sctp`, `mark` or `mark6`"),
-    ("at" = String, Path, description = "Address and port, or the mark"),
-    ("server" = String, Path, description = "Its address, and its port where that is not the service's"),
+    Of,
     Planned,
 ), responses((status = OK, body = Changes), Refusals))]
 pub async fn delete_server(
@@ -404,9 +404,7 @@ enum Saying {
 
 /// Says what is to become of a server, whatever its checks and agent say. It holds until something else is said.
 #[utoipa::path(put, path = "/api/v1/services/{kind}/{at}/servers/{server}/operator", tag = "servers", request_body = Word, params(
-    ("kind" = String, Path, description = "`tcp`, `udp`, `sctp`, `mark` or `mark6`"),
-    ("at" = String, Path, description = "Address and port, or the mark"),
-    ("server" = String, Path, description = "Its address, and its port where that is not the service's"),
+    Of,
 ), responses((status = NO_CONTENT), Refusals))]
 pub async fn say(
     State(app): State<App>,
@@ -428,9 +426,7 @@ pub async fn say(
 
 /// Has a server's agent asked.
 #[utoipa::path(put, path = "/api/v1/services/{kind}/{at}/servers/{server}/agent", tag = "servers", request_body = AgentWords, params(
-    ("kind" = String, Path, description = "`tcp`, `udp`, `sctp`, `mark` or `mark6`"),
-    ("at" = String, Path, description = "Address and port, or the mark"),
-    ("server" = String, Path, description = "Its address, and its port where that is not the service's"),
+    Of,
 ), responses((status = OK, body = Changes), Refusals))]
 pub async fn put_agent(
     State(app): State<App>,
@@ -451,9 +447,7 @@ fn agent(words: Words) -> Result<Option<AgentSpec>, Problem> {
 
 /// Does not have a server's agent asked any more.
 #[utoipa::path(delete, path = "/api/v1/services/{kind}/{at}/servers/{server}/agent", tag = "servers", params(
-    ("kind" = String, Path, description = "`tcp`, `udp`, `sctp`, `mark` or `mark6`"),
-    ("at" = String, Path, description = "Address and port, or the mark"),
-    ("server" = String, Path, description = "Its address, and its port where that is not the service's"),
+    Of,
 ), responses((status = OK, body = Changes), Refusals))]
 pub async fn delete_agent(State(app): State<App>, Named(of): Named<Of>) -> Result<Json<Changes>, Problem> {
     let (service, server) = of.keys(&app).await?;

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use xlvs_model::Config;
 
 use super::super::problem::Problem;
@@ -134,7 +134,8 @@ pub struct AgentWords {
 }
 
 /// A service's identity as a path names it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub struct Identity {
     /// `tcp`, `udp`, `sctp`, `mark` or `mark6`.
     pub kind: String,

@@ -98,7 +98,7 @@ function state(server) {
   const health = { up: "up", down: "down", unknown: "unknown" }[server.health];
   const said = element("span", health ? { class: `health ${health}` } : {}, server.health);
   const why = [server.reason, server.detail].filter((text) => text).join(": ");
-  return [said, why ? ` ${why}` : ""];
+  return [said, why ? `: ${why}` : ""];
 }
 
 function weight(server) {
