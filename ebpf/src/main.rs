@@ -28,14 +28,14 @@ use xlvs_core::expire;
 use xlvs_core::family;
 
 use crate::env::KernelEnv;
-use crate::packet::{AnyPacket, AskedPacket, XdpPacket};
+use crate::packet::{AnyPacket, AskedPacket, ShortPacket, XdpPacket};
 
 /// The director: attached to the interfaces that carry balanced traffic. IPv4 connections that go on as before are dealt with
 /// here; the rest is that of the other stages.
-#[xdp]
+#[xdp(frags)]
 pub fn xlvs_director(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
-    let mut packet = XdpPacket::new(ctx.ctx);
+    let mut packet = ShortPacket::new(ctx.ctx);
     let outcome = director::first(&mut packet, &env);
     staged_at_once(&packet, outcome)
 }
@@ -43,7 +43,7 @@ pub fn xlvs_director(ctx: XdpContext) -> u32 {
 macro_rules! stages {
     ($family:ident, $words:expr, $reply:ident, $request:ident) => {
         /// Packets of this family from real servers and VIPs.
-        #[xdp]
+        #[xdp(frags)]
         pub fn $reply(ctx: XdpContext) -> u32 {
             let env = KernelEnv::new(ctx.ctx);
             let mut packet = AskedPacket::new(ctx.ctx);
@@ -52,7 +52,7 @@ macro_rules! stages {
         }
 
         /// Packets of this family to VIPs: new connections, ends of connections, answers.
-        #[xdp]
+        #[xdp(frags)]
         pub fn $request(ctx: XdpContext) -> u32 {
             let env = KernelEnv::new(ctx.ctx);
             let mut packet = AskedPacket::new(ctx.ctx);
@@ -66,16 +66,16 @@ stages!(V4, key::V4, xlvs_reply_v4, xlvs_request_v4);
 stages!(V6, key::V6, xlvs_reply_v6, xlvs_request_v6);
 
 /// IPv6 connections that go on as before.
-#[xdp]
+#[xdp(frags)]
 pub fn xlvs_known_v6(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
-    let mut packet = XdpPacket::new(ctx.ctx);
+    let mut packet = ShortPacket::new(ctx.ctx);
     let outcome = director::known::<family::V6, _, _, { key::V6 }>(&mut packet, &env);
     staged_at_once(&packet, outcome)
 }
 
 /// IPv4 ICMP.
-#[xdp]
+#[xdp(frags)]
 pub fn xlvs_related_v4(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
     let mut packet = XdpPacket::new(ctx.ctx);
@@ -84,7 +84,7 @@ pub fn xlvs_related_v4(ctx: XdpContext) -> u32 {
 }
 
 /// IPv6 ICMP.
-#[xdp]
+#[xdp(frags)]
 pub fn xlvs_related_v6(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
     let mut packet = XdpPacket::new(ctx.ctx);
@@ -95,7 +95,7 @@ pub fn xlvs_related_v6(ctx: XdpContext) -> u32 {
 macro_rules! hearsay {
     ($name:ident, $family:ident, $words:expr) => {
         /// ICMP errors about connections of this family that another director has made.
-        #[xdp]
+        #[xdp(frags)]
         pub fn $name(ctx: XdpContext) -> u32 {
             let env = KernelEnv::new(ctx.ctx);
             let mut packet = AskedPacket::new(ctx.ctx);
@@ -109,7 +109,7 @@ hearsay!(xlvs_hearsay_v4, V4, key::V4);
 hearsay!(xlvs_hearsay_v6, V6, key::V6);
 
 /// Fragments, and those of which the others did not come.
-#[xdp]
+#[xdp(frags)]
 pub fn xlvs_fragments(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
     let mut packet = AskedPacket::new(ctx.ctx);
@@ -117,12 +117,12 @@ pub fn xlvs_fragments(ctx: XdpContext) -> u32 {
     action(&packet, verdict)
 }
 
-/// Frames with VLAN tags.
-#[xdp]
-pub fn xlvs_tagged(ctx: XdpContext) -> u32 {
+/// Frames with VLAN tags, and frames of several buffers.
+#[xdp(frags)]
+pub fn xlvs_unusual(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
     let mut packet = XdpPacket::new(ctx.ctx);
-    let outcome = director::tagged(&mut packet, &env);
+    let outcome = director::unusual(&mut packet, &env);
     staged_without_errands(&packet, outcome)
 }
 
@@ -144,8 +144,8 @@ fn staged(packet: &AskedPacket, outcome: Result<Verdict, Stage>) -> u32 {
 
 /// [`staged`] where nothing is handed over to the daemon.
 #[inline(always)]
-fn staged_without_errands<const ASKED: bool>(
-    packet: &AnyPacket<ASKED>,
+fn staged_without_errands<const KIND: u8>(
+    packet: &AnyPacket<KIND>,
     outcome: Result<Verdict, Stage>,
 ) -> u32 {
     match outcome {
@@ -156,7 +156,7 @@ fn staged_without_errands<const ASKED: bool>(
 
 /// [`staged`] on the short ways, which leave errands to the other stages, and frames that leave with VLAN tags, too.
 #[inline(always)]
-fn staged_at_once<const ASKED: bool>(packet: &AnyPacket<ASKED>, outcome: Result<Verdict, Stage>) -> u32 {
+fn staged_at_once<const KIND: u8>(packet: &AnyPacket<KIND>, outcome: Result<Verdict, Stage>) -> u32 {
     match outcome {
         Ok(verdict) => action_at_once(verdict),
         Err(stage) => next(packet, stage),
@@ -164,7 +164,7 @@ fn staged_at_once<const ASKED: bool>(packet: &AnyPacket<ASKED>, outcome: Result<
 }
 
 #[inline(always)]
-fn next<const ASKED: bool>(packet: &AnyPacket<ASKED>, stage: Stage) -> u32 {
+fn next<const KIND: u8>(packet: &AnyPacket<KIND>, stage: Stage) -> u32 {
     // Only comes back when the daemon has not put the programs there, which it does before it attaches the director, or after
     // more stages than the kernel lets follow one another.
     // SAFETY: the array holds XDP programs only; nothing of this frame is used after the call.

@@ -1,7 +1,7 @@
 //! The bytes of an XDP frame, checked against its end at every access: what the verifier wants to see.
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
+use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len};
 use xlvs_core::errand::Question;
 use xlvs_core::packet::{Beyond, Packet};
 use xlvs_core::wire::Header;
@@ -33,14 +33,21 @@ pub fn unknown(mut number: usize) -> usize {
     number
 }
 
-/// An XDP frame.
-pub type XdpPacket = AnyPacket<false>;
+/// An XDP frame on the short way: what it has besides its first buffer is not there.
+pub type ShortPacket = AnyPacket<SHORT>;
+
+/// An XDP frame. Headers are in its first buffer.
+pub type XdpPacket = AnyPacket<WHOLE>;
 
 /// An XDP frame that may be the head of a packet about which the daemon asks: then a question lies in front of it.
-pub type AskedPacket = AnyPacket<true>;
+pub type AskedPacket = AnyPacket<ASKED>;
 
-/// One or the other.
-pub struct AnyPacket<const MAY_BE_ASKED: bool> {
+const SHORT: u8 = 0;
+const WHOLE: u8 = 1;
+const ASKED: u8 = 2;
+
+/// One of these.
+pub struct AnyPacket<const KIND: u8> {
     ctx: *mut xdp_md,
 }
 
@@ -53,7 +60,7 @@ impl AskedPacket {
     }
 }
 
-impl<const MAY_BE_ASKED: bool> AnyPacket<MAY_BE_ASKED> {
+impl<const KIND: u8> AnyPacket<KIND> {
     /// The frame of this context.
     #[inline(always)]
     pub fn new(ctx: *mut xdp_md) -> Self {
@@ -75,7 +82,7 @@ impl<const MAY_BE_ASKED: bool> AnyPacket<MAY_BE_ASKED> {
 
     #[inline(always)]
     fn question_at(&self) -> Option<*mut Question> {
-        if !MAY_BE_ASKED {
+        if KIND != ASKED {
             return None;
         }
         let at = word!(self.ctx, 8);
@@ -91,6 +98,13 @@ impl<const MAY_BE_ASKED: bool> AnyPacket<MAY_BE_ASKED> {
     #[inline(always)]
     fn bytes_beyond(&self) -> usize {
         self.question().map_or(0, Question::beyond) as usize
+    }
+
+    /// Bytes of the frame in all its buffers.
+    #[inline(always)]
+    fn in_all_buffers(&self) -> usize {
+        // SAFETY: the context is valid.
+        unsafe { bpf_xdp_get_buff_len(self.ctx) as usize }
     }
 
     #[inline(always)]
@@ -112,11 +126,19 @@ impl<const MAY_BE_ASKED: bool> AnyPacket<MAY_BE_ASKED> {
     }
 }
 
-impl<const MAY_BE_ASKED: bool> Packet for AnyPacket<MAY_BE_ASKED> {
+impl<const KIND: u8> Packet for AnyPacket<KIND> {
     #[inline(always)]
     fn len(&self) -> usize {
-        let here = self.end() - self.start();
-        if MAY_BE_ASKED { unknown(here) + self.bytes_beyond() } else { here }
+        match KIND {
+            SHORT => self.end() - self.start(),
+            WHOLE => self.in_all_buffers(),
+            _ => self.in_all_buffers() + self.bytes_beyond(),
+        }
+    }
+
+    #[inline(always)]
+    fn has_more(&self) -> bool {
+        KIND == SHORT && self.in_all_buffers() != unknown(self.end() - self.start())
     }
 
     #[inline(always)]

@@ -40,6 +40,13 @@ pub trait Packet {
         Beyond { bytes: 0, sum: 0 }
     }
 
+    /// Has the frame bytes that [`Self::len`] does not count, because on the short way nobody asks how long frames of several
+    /// buffers are?
+    #[inline(always)]
+    fn has_more(&self) -> bool {
+        false
+    }
+
     /// Has the frame no bytes?
     fn is_empty(&self) -> bool {
         self.len() == 0

@@ -169,7 +169,7 @@ const STAGES: [(Stage, &str); Stage::COUNT as usize] = [
     (Stage::HearsayV4, "xlvs_hearsay_v4"),
     (Stage::HearsayV6, "xlvs_hearsay_v6"),
     (Stage::Fragments, "xlvs_fragments"),
-    (Stage::Tagged, "xlvs_tagged"),
+    (Stage::Unusual, "xlvs_unusual"),
 ];
 
 impl Pins {

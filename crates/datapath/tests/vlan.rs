@@ -42,7 +42,7 @@ fn site(method: Method, by: u32) -> Tables {
         Change::AddService(ServiceSpec::new(key, Scheduler::Rr)),
         Change::AddServer(key, ServerSpec::new(server, method)),
     ];
-    engine.apply(&changes.to_vec()).expect("a site that is right");
+    engine.apply(&changes).expect("a site that is right");
     let double = Tags::one(QINQ, 5).with_inside(VLAN, 6).expect("two tags");
     let devices = [
         VlanDevice { ifindex: V100, lower: ETH, tags: Tags::one(VLAN, 100) },

@@ -66,13 +66,13 @@ places! {
 }
 
 /// Puts a short frame in front of the program under test.
-#[xdp]
+#[xdp(frags)]
 pub fn front_64(ctx: XdpContext) -> u32 {
     test(&ctx, place_64(&ctx))
 }
 
 /// Puts a long frame in front of the program under test.
-#[xdp]
+#[xdp(frags)]
 pub fn front_128(ctx: XdpContext) -> u32 {
     test(&ctx, place_128(&ctx))
 }
@@ -87,7 +87,7 @@ fn test(ctx: &XdpContext, placed: Option<u32>) -> u32 {
 }
 
 /// A generator of packets: sends each short frame out of the interface whose number is written beside the course.
-#[xdp]
+#[xdp(frags)]
 pub fn generate(ctx: XdpContext) -> u32 {
     let Some(ifindex) = place_64(&ctx) else { return XDP_ABORTED };
     // SAFETY: the helper only reads its arguments.
@@ -99,7 +99,7 @@ pub fn generate(ctx: XdpContext) -> u32 {
 static SWALLOWED: Array<[u64; 9]> = Array::with_max_entries(1, MMAPABLE);
 
 /// The other end: counts frames of IPv4, keeps some, and drops all.
-#[xdp]
+#[xdp(frags)]
 pub fn swallow(ctx: XdpContext) -> u32 {
     let Some(seen) = SWALLOWED.get_ptr_mut(0) else { return XDP_ABORTED };
     let packet = ctx.data() as *const u64;
@@ -146,14 +146,14 @@ fn turn() -> Option<(u32, u32, u32)> {
 }
 
 /// Does nothing.
-#[xdp]
+#[xdp(frags)]
 pub fn nothing(_ctx: XdpContext) -> u32 {
     XDP_TX
 }
 
 /// Finds an entry of a hash map by a key of 16 bytes: the unit in which everything is expressed, so that figures of other
 /// machines compare.
-#[xdp]
+#[xdp(frags)]
 pub fn hash_hit(ctx: XdpContext) -> u32 {
     let key = [packet_length(&ctx), 0];
     // SAFETY: the value is a number that nobody changes.
@@ -171,7 +171,7 @@ static FLOWS: LruHashMap<[u32; 4], u32> = LruHashMap::with_max_entries(1, 0);
 /// A floor under a balancer that tunnels and keeps its connections in the kernel's own maps: nothing but what it must call. A VIP is
 /// looked up, then a flow, which is remembered when it is new, and 20 bytes are put in front. What is written beside the course
 /// makes flows others.
-#[xdp]
+#[xdp(frags)]
 pub fn only_helpers(ctx: XdpContext) -> u32 {
     let packet = ctx.data() as *const u8;
     if ctx.data() + 38 > ctx.data_end() {
@@ -196,14 +196,14 @@ pub fn only_helpers(ctx: XdpContext) -> u32 {
 }
 
 /// Reads the coarse clock.
-#[xdp]
+#[xdp(frags)]
 pub fn coarse_clock(_ctx: XdpContext) -> u32 {
     // SAFETY: the helper takes nothing.
     if unsafe { bpf_ktime_get_coarse_ns() } != 0 { XDP_TX } else { XDP_ABORTED }
 }
 
 /// Takes the first 20 bytes off the packet and puts them back.
-#[xdp]
+#[xdp(frags)]
 pub fn adjust_head_twice(ctx: XdpContext) -> u32 {
     // SAFETY: the context is valid; the helper checks the length.
     let failed = unsafe { bpf_xdp_adjust_head(ctx.ctx, -20) | bpf_xdp_adjust_head(ctx.ctx, 20) };

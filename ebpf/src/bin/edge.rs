@@ -7,7 +7,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 
 /// Passes everything: a veth accepts frames from XDP only when its own end runs an XDP program.
-#[xdp]
+#[xdp(frags)]
 pub fn xlvs_pass(_ctx: XdpContext) -> u32 {
     XDP_PASS
 }

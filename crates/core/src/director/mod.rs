@@ -3,7 +3,7 @@
 //! [`known`] takes the packets of connections that go on as before, nearly all of them, and declines everything else without
 //! having changed anything. [`reply`] takes what comes from servers, and [`request`] what is for a VIP. Each is written once for
 //! both families ([`Family`]). [`related_v4`] and [`related_v6`] take ICMP errors about connections, [`fragments`] takes fragments,
-//! and [`tagged`] takes the VLAN tags off, which [`vlan::dispatch`] puts on again.
+//! and [`unusual`] takes VLAN tags off, which [`vlan::dispatch`] puts on again, and takes frames of several buffers.
 
 mod answer;
 mod connect;
@@ -57,8 +57,8 @@ pub enum Stage {
     HearsayV6 = 8,
     /// [`fragments`]
     Fragments = 9,
-    /// [`tagged`]
-    Tagged = 10,
+    /// [`unusual`]
+    Unusual = 10,
 }
 
 impl Stage {
@@ -112,7 +112,7 @@ fn go_on<P: Packet, E: Env>(packet: &mut P, env: &E, mut outcome: Result<Verdict
     loop {
         outcome = match outcome {
             Ok(verdict) => return vlan::dispatch(packet, env, verdict),
-            Err(Stage::Tagged) => tagged(packet, env),
+            Err(Stage::Unusual) => unusual(packet, env),
             Err(Stage::ReplyV4) => reply::<V4, P, E, { key::V4 }>(packet, env),
             Err(Stage::RequestV4) => Ok(request::<V4, P, E, { key::V4 }>(packet, env)),
             Err(Stage::KnownV6) => known::<V6, P, E, { key::V6 }>(packet, env),
@@ -133,16 +133,22 @@ pub fn first<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stag
     match parse::ethernet(packet) {
         Ok(ethertype::IPV4) => known::<V4, P, E, { key::V4 }>(packet, env),
         Ok(_ipv6) => Err(Stage::KnownV6),
-        Err(PassReason::Vlan) => Err(Stage::Tagged),
+        Err(PassReason::Vlan) => Err(Stage::Unusual),
         Err(reason) => Ok(counted(env, Verdict::Pass(reason))),
     }
 }
 
-/// Takes the VLAN tags off a frame. `Err`: that stage must see it without them, and not [`known`], whose frames leave as they are.
+/// Takes the VLAN tags off a frame, and has one of several buffers looked at. `Err`: that stage must see it, and not [`known`],
+/// whose frames have one buffer and leave without tags.
 #[inline(always)]
-pub fn tagged<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stage> {
+pub fn unusual<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stage> {
     let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
-    let kind = vlan::take_off(packet, env, config.vlan_devices.load()).and_then(|()| parse::ethernet(packet));
+    let kind = match parse::ethernet(packet) {
+        Err(PassReason::Vlan) => {
+            vlan::take_off(packet, env, config.vlan_devices.load()).and_then(|()| parse::ethernet(packet))
+        }
+        kind => kind,
+    };
     let passed = match kind {
         Ok(ethertype::IPV4) => sort::<V4, P, { key::V4 }>(packet, config),
         Ok(_ipv6) => sort::<V6, P, { key::V6 }>(packet, config),
@@ -181,6 +187,7 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
     let net = match F::read(packet) {
         Ok(net) => net,
+        Err(PassReason::Malformed) if packet.has_more() => return Err(Stage::Unusual),
         Err(reason) => return Ok(counted(env, Verdict::Pass(reason))),
     };
     if net.protocol == F::ICMP {
