@@ -99,18 +99,18 @@ pub async fn tunables(State(app): State<App>) -> Result<Json<Vec<Tuned>>, Proble
 /// A tunable's value.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Value {
+pub struct Setting {
     value: u32,
 }
 
 /// Sets a tunable.
-#[utoipa::path(put, path = "/api/v1/tunables/{name}", tag = "settings", request_body = Value, params(
+#[utoipa::path(put, path = "/api/v1/tunables/{name}", tag = "settings", request_body = Setting, params(
     ("name" = String, Path, description = "The kernel's name, such as `drop_entry`"),
 ), responses((status = NO_CONTENT), Refusals))]
 pub async fn tune(
     State(app): State<App>,
     Named(name): Named<String>,
-    Said(Value { value }): Said<Value>,
+    Said(Setting { value }): Said<Setting>,
 ) -> Result<StatusCode, Problem> {
     let tunable: Tunable = name.parse().map_err(|why: TunableError| match why {
         TunableError::Unknown(..) => Problem::absent(why.to_string()),
