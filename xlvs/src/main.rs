@@ -7,6 +7,7 @@ mod client;
 mod daemon;
 mod difference;
 mod drain;
+mod event;
 mod explain;
 mod findings;
 mod history;
@@ -25,6 +26,7 @@ mod simulate;
 mod tune;
 mod unload;
 mod verify;
+mod watch;
 mod words;
 
 use std::ffi::OsString;
@@ -87,6 +89,8 @@ enum Command {
     /// Have servers' agents asked for the share of their weight that they want.
     #[command(subcommand)]
     Agent(agent::Action),
+    /// Tell what happens, a line each: servers up and down, weights, services, revisions, the table, interfaces.
+    Watch(watch::Options),
     /// Show how all servers fare: weight as stated and in force, health, and why.
     Servers(listings::Options),
     /// Give a server no new connections, and wait until it has none.
@@ -168,6 +172,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Server { word } => server::say(&word),
         Command::Agent(action) => agent::run(&action),
         Command::Servers(options) => server::list(&options),
+        Command::Watch(options) => watch::run(&options),
         Command::Drain(options) => drain::run(&options),
         Command::Completions(options) => words::completions(Cli::command(), &options),
         Command::Man(page) => words::page(Cli::command(), &page),
