@@ -23,6 +23,7 @@ mod protocol;
 mod rs;
 mod server;
 mod simulate;
+mod top;
 mod tune;
 mod unload;
 mod verify;
@@ -89,6 +90,8 @@ enum Command {
     /// Have servers' agents asked for the share of their weight that they want.
     #[command(subcommand)]
     Agent(agent::Action),
+    /// Show services and servers live: rates, connections, weights, health.
+    Top(top::Options),
     /// Tell what happens, a line each: servers up and down, weights, services, revisions, the table, interfaces.
     Watch(watch::Options),
     /// Show how all servers fare: weight as stated and in force, health, and why.
@@ -172,6 +175,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Server { word } => server::say(&word),
         Command::Agent(action) => agent::run(&action),
         Command::Servers(options) => server::list(&options),
+        Command::Top(options) => top::run(&options),
         Command::Watch(options) => watch::run(&options),
         Command::Drain(options) => drain::run(&options),
         Command::Completions(options) => words::completions(Cli::command(), &options),
