@@ -56,6 +56,18 @@ impl Client {
         self.next_answer()
     }
 
+    /// Asks for what happens, and hands on every answer until there has been enough (`false`).
+    pub fn watch(
+        &mut self,
+        last: u64,
+        follow: bool,
+        mut each: impl FnMut(Answer) -> io::Result<bool>,
+    ) -> io::Result<()> {
+        self.send(&Request::Watch { last, follow })?;
+        while each(self.next_answer()?)? {}
+        Ok(())
+    }
+
     fn send(&mut self, request: &Request) -> io::Result<()> {
         let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         let mut line = serde_json::to_vec(request)?;

@@ -7,6 +7,7 @@ mod client;
 mod daemon;
 mod difference;
 mod drain;
+mod event;
 mod explain;
 mod findings;
 mod history;
@@ -22,9 +23,11 @@ mod protocol;
 mod rs;
 mod server;
 mod simulate;
+mod top;
 mod tune;
 mod unload;
 mod verify;
+mod watch;
 mod words;
 
 use std::ffi::OsString;
@@ -87,6 +90,10 @@ enum Command {
     /// Have servers' agents asked for the share of their weight that they want.
     #[command(subcommand)]
     Agent(agent::Action),
+    /// Show services and servers live: rates, connections, weights, health.
+    Top(top::Options),
+    /// Tell what happens, a line each: servers up and down, weights, services, revisions, the table, interfaces.
+    Watch(watch::Options),
     /// Show how all servers fare: weight as stated and in force, health, and why.
     Servers(listings::Options),
     /// Give a server no new connections, and wait until it has none.
@@ -168,6 +175,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Server { word } => server::say(&word),
         Command::Agent(action) => agent::run(&action),
         Command::Servers(options) => server::list(&options),
+        Command::Top(options) => top::run(&options),
+        Command::Watch(options) => watch::run(&options),
         Command::Drain(options) => drain::run(&options),
         Command::Completions(options) => words::completions(Cli::command(), &options),
         Command::Man(page) => words::page(Cli::command(), &page),

@@ -6,6 +6,7 @@ use xlvs_model::view::{ConnView, Info, ServiceView};
 use xlvs_model::watch::AgentSpec;
 use xlvs_model::{Change, Model, Refusal, ServerKey, ServiceKey, Timeouts};
 
+use crate::event::Event;
 use crate::explain::{Explanation, Question};
 use crate::overview::Overview;
 
@@ -82,6 +83,14 @@ pub enum Request {
     Services(Option<ServiceKey>),
     /// Show every connection: many answers, the last is [`Answer::Done`].
     Connections,
+    /// Tell the last of what has happened, and what happens from now on: many answers. They end with the conversation, or,
+    /// when only the past is asked for, with [`Answer::Done`].
+    Watch {
+        /// So many of the past.
+        last: u64,
+        /// Also what happens from now on.
+        follow: bool,
+    },
     /// The timeouts that `--set` changes.
     Timeouts,
     /// What a listing's head says.
@@ -155,6 +164,10 @@ pub enum Answer {
     Services(Vec<ServiceView>),
     /// One connection of many.
     Connection(ConnView),
+    /// Something that happened.
+    Event(Event),
+    /// So many events came too fast for the reader.
+    Missed(u64),
     /// Timeouts.
     Timeouts(Timeouts),
     /// The listing's head.

@@ -920,6 +920,13 @@ impl Engine {
 
     // ------------------------------------------------------------------------------------------------------ views
 
+    /// What a server has: connections and persistence templates. `None`: there is no such server.
+    pub fn held(&self, service: &ServiceKey, server: &ServerKey) -> Option<u32> {
+        let lane = self.roster.seat(service)?.lanes.get(server)?;
+        let (block, at) = (self.block(block_of(lane.id)), lane_of(lane.id));
+        Some(block.total[at].load().saturating_add(block.persistent[at].load()))
+    }
+
     /// The services (or one) with all that listings show of them; servers newest first.
     pub fn services(&self, only: Option<&ServiceKey>) -> Vec<ServiceView> {
         let wanted = |s: &&Service| only.is_none_or(|key| s.spec.key == *key);

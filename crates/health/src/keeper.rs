@@ -60,6 +60,8 @@ pub enum News {
         server: ServerId,
         /// Where it stands now.
         effective: Effective,
+        /// Where it stood before, if that is known.
+        before: Option<Effective>,
         /// What its checks say, if one failed.
         detail: Option<String>,
     },
@@ -510,7 +512,12 @@ impl Keeper {
             if kept.last == Some(*effective) {
                 continue;
             }
-            settlement.news.push(News::Server { server, effective: *effective, detail: kept.detail() });
+            settlement.news.push(News::Server {
+                server,
+                effective: *effective,
+                before: kept.last,
+                detail: kept.detail(),
+            });
             let is_up = !effective.reason.is_failure();
             let was_up = kept.last.is_none_or(|last| !last.reason.is_failure());
             let command = if is_up { &kept.watch.notify_up } else { &kept.watch.notify_down };

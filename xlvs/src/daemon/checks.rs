@@ -13,7 +13,7 @@ use xlvs_health::keeper::{CheckId, ServerId};
 use xlvs_health::{Keeper, Memory, News, Notice, OperatorWord, Outcome, Place, Task};
 use xlvs_model::{Change, Config};
 
-use super::{Daemon, control, probe, revisions};
+use super::{Daemon, control, events, probe, revisions};
 use crate::paths::Paths;
 use crate::{plan, program};
 
@@ -151,6 +151,8 @@ pub fn settle(daemon: &Rc<Daemon>) {
     }
     let settlement = daemon.checks.keeper.borrow_mut().settle(daemon.engine.borrow().model());
     daemon.checks.remember_or_tell(&daemon.options.paths);
+    let by = events::who_settled(&settlement.news);
+    let changed = events::of_changes(&settlement.changes, daemon.engine.borrow().model(), by).concat();
     let applied = daemon.engine.borrow_mut().apply_all(&settlement.changes);
     if let Err(why) = applied {
         tracing::error!(%why, "what checks ask for cannot be done; it is tried again when they ask for more");
@@ -159,6 +161,7 @@ pub fn settle(daemon: &Rc<Daemon>) {
     }
     daemon.checks.keeper.borrow_mut().carried_out(daemon.engine.borrow().model());
     settlement.news.iter().for_each(tell);
+    daemon.events.tell_all(settlement.news.iter().filter_map(events::of_news).chain(changed));
     settlement.notices.into_iter().for_each(notify);
     // New next hops are waited for, and checks do not wait.
     let (daemon, changes) = (Rc::clone(daemon), settlement.changes);
@@ -167,7 +170,7 @@ pub fn settle(daemon: &Rc<Daemon>) {
 
 fn tell(news: &News) {
     match news {
-        News::Server { server: (service, server), effective, detail } => {
+        News::Server { server: (service, server), effective, detail, .. } => {
             let (service, server) = (plan::service(service), plan::server(server));
             let reason = match detail.as_ref().filter(|_| effective.reason.is_failure()) {
                 Some(detail) => format!("{}: {detail}", effective.reason),

@@ -11,7 +11,8 @@ use xlvs_model::watch::AgentSpec;
 use xlvs_model::{Change, Config, Model, ServerKey, ServiceKey, diff, wanted};
 
 use super::checks::Checks;
-use super::{Daemon, alter, control, site, start, supervisor, upkeep};
+use super::{Daemon, alter, control, events, site, start, supervisor, upkeep};
+use crate::event::{By, Happening};
 use crate::protocol::Alteration;
 use crate::{difference, plan};
 
@@ -54,6 +55,7 @@ pub fn change(daemon: &Daemon, wish: Wish) -> anyhow::Result<(Vec<String>, Vec<C
     keeper.reconfigure(&wanted.pools, engine.model(), Instant::now());
     let in_force = keeper.project(&wanted.model, Some(engine.model()).filter(|_| !wish.in_order));
     let way = diff(engine.model(), &in_force);
+    let events = events::of_changes(&way, engine.model(), |_| By::Configuration).concat();
     drop(engine);
     let paths = &daemon.options.paths;
     let done = Checks::remember(&keeper, paths).and_then(|()| carry_out(daemon, &stated, &wanted, &way));
@@ -66,6 +68,12 @@ pub fn change(daemon: &Daemon, wish: Wish) -> anyhow::Result<(Vec<String>, Vec<C
     daemon.checks.ring();
     daemon.site.borrow_mut().rule(&wanted);
     tracing::info!(revision = number, changes = sentences.len(), by = %wish.by, "the configuration changed");
+    daemon.events.tell(Happening::RevisionApplied {
+        revision: number,
+        changes: sentences.len(),
+        wish: wish.by,
+    });
+    daemon.events.tell_all(events);
     Ok((sentences, way))
 }
 
@@ -102,6 +110,8 @@ fn carry_out(daemon: &Daemon, stated: &Config, wanted: &Config, way: &[Change]) 
         Ok(gone) => gone.iter().for_each(|interface| {
             xdp.forget(interface);
             tracing::info!(%interface, "detached: it is not named any more");
+            let reason = "it is not named any more".to_owned();
+            daemon.events.tell(Happening::InterfaceDetached { interface: interface.clone(), reason });
         }),
         Err(why) => tracing::error!(%why, "an interface that is not named any more keeps the director"),
     }
@@ -123,6 +133,7 @@ fn attach_new(daemon: &Daemon, stated: &Config, wanted: &Config) -> anyhow::Resu
     for interface in wanted.interfaces.iter().filter(|name| !stated.interfaces.contains(name)) {
         let native = start::attach(&mut daemon.xdp.borrow_mut(), interface, &daemon.options)?;
         daemon.native.borrow_mut().insert(interface.clone(), native);
+        daemon.events.tell(Happening::InterfaceAttached { interface: interface.clone(), native });
     }
     Ok(())
 }

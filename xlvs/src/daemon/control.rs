@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter, Lines};
 use tokio::net::{UnixListener, UnixStream};
 use xlvs_datapath::conns::{self, Discrepancy};
 use xlvs_datapath::engine::ApplyError;
@@ -16,7 +16,8 @@ use xlvs_model::view::{ConnView, Info};
 use xlvs_model::{Change, Config, Tunable, wanted};
 
 use super::configure::Wish;
-use super::{Daemon, configure, explain, site, status, upkeep};
+use super::{Daemon, configure, events, explain, site, status, upkeep};
+use crate::event::By;
 use crate::paths::Paths;
 use crate::protocol::{Answer, Request};
 
@@ -65,6 +66,10 @@ async fn converse(daemon: &Daemon, stream: UnixStream) -> io::Result<()> {
     while let Some(line) = lines.next_line().await? {
         match serde_json::from_str(&line) {
             Ok(Request::Connections) => connections(daemon, &mut out).await?,
+            Ok(Request::Watch { last, follow: true }) => {
+                return watch(daemon, last, &mut lines, &mut out).await;
+            }
+            Ok(Request::Watch { last, follow: false }) => past(daemon, last, &mut out).await?,
             Ok(request) => say(&mut out, &answer(daemon, request).await).await?,
             Err(e) => say(&mut out, &Answer::Failed(format!("the command was not understood: {e}"))).await?,
         }
@@ -83,6 +88,7 @@ async fn say<W: AsyncWriteExt + Unpin>(out: &mut W, answer: &Answer) -> io::Resu
 pub async fn answer(daemon: &Daemon, request: Request) -> Answer {
     match request {
         Request::Apply(changes) => {
+            let events = events::of_changes(&changes, daemon.engine.borrow().model(), |_| By::Operator);
             let applied = daemon.engine.borrow_mut().apply(&changes);
             let accepted = match &applied {
                 Ok(()) => changes.len(),
@@ -90,6 +96,7 @@ pub async fn answer(daemon: &Daemon, request: Request) -> Answer {
                 Err(ApplyError::Journal(_)) => 0,
             };
             daemon.checks.heard(&changes[..accepted], &daemon.options.paths);
+            daemon.events.tell_all(events.into_iter().take(accepted).flatten());
             follow(daemon, &changes).await;
             answer_of(applied)
         }
@@ -130,7 +137,9 @@ pub async fn answer(daemon: &Daemon, request: Request) -> Answer {
             Ok(explanation) => Answer::Explanation(Box::new(explanation)),
             Err(why) => Answer::Failed(why),
         },
-        Request::Connections => Answer::Failed("connections are streamed".to_owned()),
+        Request::Connections | Request::Watch { .. } => {
+            Answer::Failed("it is answered by a stream".to_owned())
+        }
     }
 }
 
@@ -244,6 +253,49 @@ pub async fn each_connection(
         take(found).await?;
     }
     Ok(())
+}
+
+/// Tells the last so many events.
+async fn past<W: AsyncWriteExt + Unpin>(daemon: &Daemon, last: u64, out: &mut W) -> io::Result<()> {
+    let found = {
+        let ring = daemon.events.ring();
+        ring.read(&mut ring.cursor(last), usize::MAX)
+    };
+    for event in found.events {
+        say(out, &Answer::Event(event)).await?;
+    }
+    say(out, &Answer::Done).await
+}
+
+/// Events that are copied from the ring before they are written out.
+const EVENTS_AT_ONCE: usize = 256;
+
+/// Streams events until the reader hangs up. While a slow one takes its time, the ring goes on without it.
+async fn watch<R: AsyncBufRead + Unpin, W: AsyncWriteExt + Unpin>(
+    daemon: &Daemon,
+    last: u64,
+    lines: &mut Lines<R>,
+    out: &mut W,
+) -> io::Result<()> {
+    let mut cursor = daemon.events.ring().cursor(last);
+    loop {
+        let found = daemon.events.ring().read(&mut cursor, EVENTS_AT_ONCE);
+        if found.missed != 0 {
+            say(out, &Answer::Missed(found.missed)).await?;
+        }
+        if !found.events.is_empty() {
+            for event in found.events {
+                say(out, &Answer::Event(event)).await?;
+            }
+            out.flush().await?;
+            continue;
+        }
+        tokio::select! {
+            () = daemon.events.another() => {}
+            // Whoever watches says nothing more.
+            _ = lines.next_line() => return Ok(()),
+        }
+    }
 }
 
 /// Counters and table move while packets flow: what differs is looked at again, and only what differs in the same way is

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::event::Happening;
+
 const SAY_EVERY: Duration = Duration::from_secs(60);
 /// Refusals come in bursts. It is over when there was none for so long.
 const OVER_AFTER: Duration = Duration::from_secs(10);
@@ -35,15 +37,21 @@ impl FullTable {
         Self { seen, lasting: None }
     }
 
-    /// Looks at the counter of refusals; `now` on any clock that only goes forward.
-    pub fn watch(&mut self, refused: u64, now: Duration) {
-        match self.step(refused, now) {
-            Some(Line::Refuses(count)) => tracing::error!(
-                count,
-                "the connection table is full and refused new connections; those it has go on. Larger: `xlvs run --max-conns`, after `xlvs unload`"
-            ),
-            Some(Line::TakesAgain) => tracing::info!("the connection table takes new connections again"),
-            None => {}
+    /// Looks at the counter of refusals; `now` on any clock that only goes forward. What is to be heard is logged, and
+    /// given back for those who watch.
+    pub fn watch(&mut self, refused: u64, now: Duration) -> Option<Happening> {
+        match self.step(refused, now)? {
+            Line::Refuses(count) => {
+                tracing::error!(
+                    count,
+                    "the connection table is full and refused new connections; those it has go on. Larger: `xlvs run --max-conns`, after `xlvs unload`"
+                );
+                Some(Happening::TableFull { refused: count })
+            }
+            Line::TakesAgain => {
+                tracing::info!("the connection table takes new connections again");
+                Some(Happening::TableTakesAgain)
+            }
         }
     }
 

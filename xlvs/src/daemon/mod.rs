@@ -6,6 +6,7 @@ mod checks;
 mod configure;
 mod control;
 mod errands;
+mod events;
 mod explain;
 mod full_table;
 mod hops;
@@ -134,6 +135,8 @@ pub struct Daemon {
     fragments: Cell<Tally>,
     /// What was done.
     work: work::Work,
+    /// What happened, for those who watch.
+    events: events::Events,
     began: Instant,
 }
 

@@ -14,9 +14,11 @@ use xlvs_datapath::tables::Sizes;
 use xlvs_datapath::xdp::{Pins, Xdp};
 
 use super::checks::Checks;
+use super::events::Events;
 use super::site::Site;
 use super::work::Work;
 use super::{Daemon, Options, hops};
+use crate::event::Happening;
 
 /// Loads, takes over what is pinned, attaches.
 ///
@@ -47,8 +49,14 @@ pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<(Daemon
                 native: native.into(),
                 fragments: Cell::default(),
                 work: Work::default(),
+                events: Events::default(),
                 began: Instant::now(),
             };
+            for (interface, native) in &*daemon.native.borrow() {
+                daemon
+                    .events
+                    .tell(Happening::InterfaceAttached { interface: interface.clone(), native: *native });
+            }
             Ok((daemon, Some(pins).filter(|_| fresh)))
         }
         Err(why) => {

@@ -79,7 +79,7 @@ fn unreached(engine: &Engine) -> Vec<Unreached> {
 }
 
 /// The servers' counters know how many entries there are; the table need not be walked.
-fn connections(tables: &Tables) -> Connections {
+pub fn connections(tables: &Tables) -> Connections {
     let (mut active, mut total, mut persistent) = (0u64, 0u64, 0u64);
     for block in tables.blocks.iter() {
         active += block.active.iter().map(|c| u64::from(c.load())).sum::<u64>();

@@ -16,8 +16,10 @@ use xlvs_datapath::evict;
 use xlvs_datapath::sweep::Sweeper;
 use xlvs_datapath::xdp::Presence;
 
+use super::events::{Drains, Pressure};
 use super::full_table::FullTable;
-use super::{Daemon, start};
+use super::{Daemon, start, status};
+use crate::event::{Happening, Which};
 
 /// A full sweep begins once a second: what has expired is gone within two.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -40,6 +42,7 @@ pub async fn run(daemon: Rc<Daemon>) {
     let mut round = 0u32;
     let mut drop_entry = DropEntry::default();
     let mut full_table = FullTable::since(refused(&daemon));
+    let mut watched = Watched::default();
     let began = Instant::now();
     loop {
         tokio::select! {
@@ -47,7 +50,8 @@ pub async fn run(daemon: Rc<Daemon>) {
                 tell_time(&daemon);
                 defend(&daemon, &mut drop_entry);
                 sweep_once(&daemon).await;
-                full_table.watch(refused(&daemon), began.elapsed());
+                let news = full_table.watch(refused(&daemon), began.elapsed());
+                daemon.events.tell_all(news.into_iter().chain(watched.look(&daemon)));
             }
             _ = estimate.tick() => daemon.engine.borrow_mut().estimate(),
             _ = trash.tick() => {
@@ -98,6 +102,29 @@ async fn sweep_once(daemon: &Daemon) {
             return;
         }
         tokio::task::yield_now().await;
+    }
+}
+
+/// What is looked at once a second for those who watch.
+#[derive(Default)]
+struct Watched {
+    pressure: Pressure,
+    drains: Drains,
+}
+
+impl Watched {
+    fn look(&mut self, daemon: &Daemon) -> Vec<Happening> {
+        let engine = daemon.engine.borrow();
+        let connections = status::connections(engine.tables());
+        let used = connections.active + connections.inactive + connections.persistent;
+        let resting = engine.model().services().iter().flat_map(|service| {
+            let resting = service.servers.iter().filter(|spec| spec.weight == 0);
+            resting.map(|spec| Which { service: service.spec.key, server: spec.key })
+        });
+        let held = |which: Which| Some((which, engine.held(&which.service, &which.server)?));
+        let mut news = self.drains.look(resting.filter_map(held));
+        news.extend(self.pressure.look(used, connections.slots));
+        news
     }
 }
 
@@ -174,12 +201,15 @@ fn watch_interfaces(daemon: &Daemon) {
             Presence::Attached => {}
             Presence::Gone => {
                 if xdp.forget(interface) {
+                    let reason = "the interface is gone".to_owned();
+                    daemon.events.tell(Happening::InterfaceDetached { interface: interface.clone(), reason });
                     tracing::error!(%interface, "the interface is gone; the director attaches again when it comes back");
                 }
             }
             Presence::Returned => match start::attach(&mut xdp, interface, &daemon.options) {
                 Ok(native) => {
                     daemon.native.borrow_mut().insert(interface.clone(), native);
+                    daemon.events.tell(Happening::InterfaceAttached { interface: interface.clone(), native });
                     tracing::warn!(%interface, "the interface came back");
                 }
                 Err(why) => {
