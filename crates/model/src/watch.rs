@@ -84,6 +84,16 @@ pub enum CheckKind {
     Tcp,
     /// A request is answered as it should be.
     Http(HttpSpec),
+    /// A name server answers a question over UDP without an error (keepalived: `DNS_CHECK`).
+    Dns {
+        /// Its SOA is asked for. Without the dot at the end; empty: the root.
+        name: String,
+    },
+    /// A mail server greets, and takes a greeting (keepalived: `SMTP_CHECK`).
+    Smtp {
+        /// As whom the director greets; its own address where the file names nobody.
+        helo: Option<String>,
+    },
     /// A program ends with exit code 0 (keepalived: `MISC_CHECK`). It finds address and port in its environment.
     Script(Command),
 }

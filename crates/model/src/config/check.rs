@@ -31,6 +31,10 @@ const COMMON: [&str; 10] = [
 const HTTP: [&str; 4] = ["path", "host", "status", "body"];
 /// Keys of checks over HTTPS too.
 const TLS: [&str; 2] = ["sni", "verify"];
+/// Keys of questions to name servers too.
+const DNS: [&str; 1] = ["name"];
+/// Keys of checks of mail servers too.
+const SMTP: [&str; 1] = ["helo"];
 /// Keys of scripts too.
 const SCRIPT: [&str; 1] = ["command"];
 /// All of them.
@@ -56,11 +60,19 @@ enum Type {
     Tcp,
     Http,
     Https,
+    Dns,
+    Smtp,
     Script,
 }
 
-const TYPES: [(&str, Type); 4] =
-    [("tcp", Type::Tcp), ("http", Type::Http), ("https", Type::Https), ("script", Type::Script)];
+const TYPES: [(&str, Type); 6] = [
+    ("tcp", Type::Tcp),
+    ("http", Type::Http),
+    ("https", Type::Https),
+    ("dns", Type::Dns),
+    ("smtp", Type::Smtp),
+    ("script", Type::Script),
+];
 
 /// Checks and agents with names: `[check.web]`, `[agent.load]`.
 pub(super) struct Named<'d> {
@@ -178,7 +190,10 @@ impl Draft {
         if let Some(port) = port {
             return Some(CheckSpec { kind, address, port, timing });
         }
-        if let ServiceKey::Address { protocol: protocol @ (Protocol::Udp | Protocol::Sctp), .. } = service {
+        let speaks_tcp = !matches!(kind, CheckKind::Dns { .. });
+        if let ServiceKey::Address { protocol: protocol @ (Protocol::Udp | Protocol::Sctp), .. } = service
+            && speaks_tcp
+        {
             let protocol = protocol.listed();
             at.wrong(format!(
                 "the service is {protocol}, and this check of {} speaks TCP: say its `port`",
@@ -195,16 +210,18 @@ impl Draft {
 }
 
 fn table(entry: &Entry<'_>) -> Option<Draft> {
-    let all: Vec<&str> = [&COMMON[..], &HTTP, &TLS, &SCRIPT].concat();
+    let all: Vec<&str> = [&COMMON[..], &HTTP, &TLS, &DNS, &SMTP, &SCRIPT].concat();
     let section = Section::of(entry, "a check", &all)?;
     let Some(kind) = section.get("type") else {
-        section.wrong("a check has a `type`: tcp, http, https or script");
+        section.wrong("a check has a `type`: tcp, http, https, dns, smtp or script");
         return None;
     };
     let kind = kind.word("type of check", &TYPES)?;
     for (keys, is_for, types) in [
         (&HTTP[..], matches!(kind, Type::Http | Type::Https), "http and https"),
         (&TLS[..], kind == Type::Https, "https"),
+        (&DNS[..], kind == Type::Dns, "dns"),
+        (&SMTP[..], kind == Type::Smtp, "smtp"),
         (&SCRIPT[..], kind == Type::Script, "script"),
     ] {
         let misplaced = keys.iter().filter(|_| !is_for).filter_map(|key| section.get(key));
@@ -231,10 +248,16 @@ fn table(entry: &Entry<'_>) -> Option<Draft> {
 }
 
 fn kind_of(kind: Type, section: Option<&Section<'_>>) -> CheckKind {
-    if kind == Type::Tcp {
-        return CheckKind::Tcp;
-    }
     let get = |key: &str| section.and_then(|section| section.get(key));
+    match kind {
+        Type::Tcp => return CheckKind::Tcp,
+        Type::Dns => {
+            let name = get("name").and_then(|entry| name_asked_for(&entry)).unwrap_or_default();
+            return CheckKind::Dns { name };
+        }
+        Type::Smtp => return CheckKind::Smtp { helo: get("helo").and_then(|entry| host(&entry)) },
+        Type::Http | Type::Https | Type::Script => {}
+    }
     let text = |key: &str, what: &str| get(key).and_then(|entry| Some(entry.string(what)?.to_owned()));
     let tls = (kind == Type::Https).then(|| TlsSpec {
         sni: get("sni").and_then(|entry| host(&entry)),
@@ -269,6 +292,21 @@ fn host(entry: &Entry<'_>) -> Option<String> {
         return None;
     }
     Some(name.to_owned())
+}
+
+/// A name that a question can carry (RFC 1035, 2.3.4), without the dot at its end.
+fn name_asked_for(entry: &Entry<'_>) -> Option<String> {
+    let text = entry.string("a name such as \"example.com\"")?;
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    if text == "." || (name.len() <= 253 && name.split('.').all(is_label)) {
+        return Some(name.to_owned());
+    }
+    entry.wrong(format!("\"{text}\" is no name that a server can be asked for"));
+    None
 }
 
 fn pattern(entry: &Entry<'_>) -> Option<String> {

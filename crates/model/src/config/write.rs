@@ -316,6 +316,16 @@ fn check_pairs(check: &CheckSpec) -> Pairs {
     match &check.kind {
         CheckKind::Tcp => pairs.push(("type", quoted("tcp"))),
         CheckKind::Http(http) => pairs.extend(http_pairs(http)),
+        CheckKind::Dns { name } => {
+            pairs.push(("type", quoted("dns")));
+            if !name.is_empty() {
+                pairs.push(("name", quoted(name)));
+            }
+        }
+        CheckKind::Smtp { helo } => {
+            pairs.push(("type", quoted("smtp")));
+            pairs.extend(helo.as_ref().map(|helo| ("helo", quoted(helo))));
+        }
         CheckKind::Script(command) => {
             pairs.push(("type", quoted("script")));
             pairs.push(("command", words(command)));

@@ -193,6 +193,8 @@ fn any_check() -> impl Strategy<Value = CheckSpec> {
     let kind = prop_oneof![
         Just(CheckKind::Tcp),
         any_http().prop_map(CheckKind::Http),
+        "([a-z]{1,5}\\.example)?".prop_map(|name| CheckKind::Dns { name }),
+        option::of("[a-z]{1,5}\\.example").prop_map(|helo| CheckKind::Smtp { helo }),
         any_command().prop_map(CheckKind::Script)
     ];
     let address =

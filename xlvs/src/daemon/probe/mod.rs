@@ -1,7 +1,9 @@
 //! One probe of a server: sockets for what `xlvs-health` decides about. Bounded in memory; who waits bounds the time.
 
+mod dns;
 mod http;
 mod script;
+mod smtp;
 mod tls;
 
 use std::net::SocketAddr;
@@ -15,6 +17,8 @@ pub async fn probe(spec: &CheckSpec, target: SocketAddr) -> Outcome {
     let outcome = match &spec.kind {
         CheckKind::Tcp => connect(target).await.map(drop),
         CheckKind::Http(http) => http::get(http, target).await,
+        CheckKind::Dns { name } => dns::ask(name, target).await,
+        CheckKind::Smtp { helo } => smtp::greet(helo.as_deref(), target).await,
         CheckKind::Script(command) => script::run(command, target).await,
     };
     match outcome {
@@ -41,10 +45,12 @@ impl From<String> for Trouble {
 
 /// Connects, or says why not.
 async fn connect(target: SocketAddr) -> Result<TcpStream, Trouble> {
-    TcpStream::connect(target).await.map_err(|why| {
-        let words = in_words(&why);
-        if is_ours(&why) { Trouble::Ours(words) } else { Trouble::Server(words) }
-    })
+    TcpStream::connect(target).await.map_err(|why| trouble(&why))
+}
+
+fn trouble(why: &std::io::Error) -> Trouble {
+    let words = in_words(why);
+    if is_ours(why) { Trouble::Ours(words) } else { Trouble::Server(words) }
 }
 
 /// Files, ports or memory have run out here. All servers at once must not be taken for failed.
@@ -187,6 +193,91 @@ mod tests {
         assert_eq!(fails(http(Some("never"), None), huge), "the body has nothing that matches never");
         let tls = Some(TlsSpec::default());
         assert!(fails(http(None, tls), b"HTTP/1.1 400 Bad Request\r\n\r\n").starts_with("no TLS: "));
+    }
+
+    /// The outcome of a check of a mail server that says all this at once, and what it hears.
+    fn outcome_of_mail(answers: &'static [u8]) -> (Outcome, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let target = listener.local_addr().expect("its address");
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a probe");
+            let _hung_up = stream.write_all(answers);
+            let _no_more = stream.shutdown(std::net::Shutdown::Write);
+            let mut heard = Vec::new();
+            let _reset = stream.read_to_end(&mut heard);
+            String::from_utf8_lossy(&heard).into_owned()
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let kind = CheckKind::Smtp { helo: Some("lb.example.com".to_owned()) };
+        let outcome = runtime.block_on(probe(&check(kind, target.port()), target));
+        drop(runtime);
+        (outcome, server.join().expect("the server ends"))
+    }
+
+    #[test]
+    fn a_mail_server_greets_and_is_greeted() {
+        let all = b"220 mx ready\r\n250-mx\r\n250-SIZE 1000\r\n250 HELP\r\n221 bye\r\n";
+        let (outcome, heard) = outcome_of_mail(all);
+        assert_eq!((outcome, &heard[..]), (Outcome::Success, "EHLO lb.example.com\r\nQUIT\r\n"));
+        let failure = |why: &str| Outcome::Failure(why.to_owned());
+        let busy = outcome_of_mail(b"220 mx\r\n421 too busy\r\n").0;
+        assert_eq!(busy, failure("the answer to EHLO is \"421 too busy\", not 250"));
+    }
+
+    #[test]
+    fn who_is_no_mail_server_fails_and_costs_little() {
+        let failure = |why: &str| Outcome::Failure(why.to_owned());
+        assert_eq!(outcome_of_mail(b"220 mx").0, failure("no SMTP: the connection ends within an answer"));
+        let garbage = outcome_of_mail(b"HTTP/1.1 400 \x1b\r\n").0;
+        assert_eq!(garbage, failure("the greeting is \"HTTP/1.1 400 ?\", not 220"));
+        let endless: &[u8] = Vec::leak(b"220-x\r\n".repeat(100_000));
+        assert_eq!(outcome_of_mail(endless).0, failure("no SMTP: the answers are longer than 16384 bytes"));
+        let one_line: &[u8] = Vec::leak(vec![b'2'; 1_000_000]);
+        assert_eq!(outcome_of_mail(one_line).0, failure("no SMTP: the answers are longer than 16384 bytes"));
+    }
+
+    /// The outcome of a check of a name server that answers with these bytes after the id, and the question.
+    fn outcome_of_question(name: &str, answers: &'static [&'static [u8]]) -> (Outcome, Vec<u8>) {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let target = socket.local_addr().expect("its address");
+        let server = std::thread::spawn(move || {
+            let mut question = [0; 600];
+            let (length, client) = socket.recv_from(&mut question).expect("a question");
+            for answer in answers {
+                socket.send_to(&[&question[..2], answer].concat(), client).expect("it is sent");
+            }
+            question[..length].to_vec()
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let kind = CheckKind::Dns { name: name.to_owned() };
+        let outcome = runtime.block_on(probe(&check(kind, target.port()), target));
+        (outcome, server.join().expect("the server ends"))
+    }
+
+    #[test]
+    fn a_name_server_answers_without_an_error() {
+        const NO_ERROR: &[u8] = b"\x81\x80\0\x01\0\0\0\0\0\0";
+        const REFUSED: &[u8] = b"\x81\x85\0\x01\0\0\0\0\0\0";
+        const QUESTION: &[u8] = b"\x01\x00\0\x01\0\0\0\0\0\0";
+        let (outcome, question) = outcome_of_question("a.example", &[NO_ERROR]);
+        assert_eq!(outcome, Outcome::Success);
+        assert_eq!(&question[2..], [QUESTION, b"\x01a\x07example\0\0\x06\0\x01"].concat());
+        let (outcome, question) = outcome_of_question("", &[REFUSED]);
+        assert_eq!(outcome, Outcome::Failure("the answer is REFUSED".to_owned()));
+        assert_eq!(&question[2..], [QUESTION, b"\0\0\x06\0\x01"].concat());
+        // What is no answer is passed over.
+        let (outcome, _) = outcome_of_question("", &[b"", QUESTION, b"garbage garbage", NO_ERROR]);
+        assert_eq!(outcome, Outcome::Success);
+    }
+
+    #[test]
+    fn nobody_listens_where_a_name_server_should() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let target = socket.expect("a port that is free now");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let kind = CheckKind::Dns { name: String::new() };
+        let outcome = runtime.block_on(probe(&check(kind, target.port()), target));
+        assert_eq!(outcome, Outcome::Failure("connection refused".to_owned()));
     }
 
     /// The outcome of a check of a TLS server with a certificate of its own making, and the name that it was told.
