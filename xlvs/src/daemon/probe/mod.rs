@@ -236,6 +236,39 @@ mod tests {
         assert_eq!(outcome_of_mail(one_line).0, failure("no SMTP: the answers are longer than 16384 bytes"));
     }
 
+    /// Gives a probe up while its server goes on byte by byte; returns when the server has noticed.
+    fn give_up_on_a_slow_server(kind: CheckKind, beginning: &'static [u8]) -> Option<Outcome> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let target = listener.local_addr().expect("its address");
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a probe");
+            let _hung_up = stream.write_all(beginning);
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let check = check(kind, target.port());
+        let patience = Duration::from_millis(300);
+        let outcome =
+            runtime.block_on(async { tokio::time::timeout(patience, probe(&check, target)).await.ok() });
+        // With the runtime still there: it is the probe that lets go of its connection.
+        server.join().expect("the server ends");
+        outcome
+    }
+
+    #[test]
+    fn who_answers_byte_by_byte_keeps_no_connection() {
+        let header = b"HTTP/1.1 200 OK\r\nX: ";
+        assert_eq!(give_up_on_a_slow_server(http(None, None), header), None);
+        let body = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n";
+        assert_eq!(give_up_on_a_slow_server(http(Some("never"), None), body), None);
+        // The beginning of a TLS record of 16 KiB: a handshake message.
+        let tls = Some(TlsSpec::default());
+        assert_eq!(give_up_on_a_slow_server(http(None, tls), b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc"), None);
+        assert_eq!(give_up_on_a_slow_server(CheckKind::Smtp { helo: None }, b"220-"), None);
+    }
+
     /// The outcome of a check of a name server that answers with these bytes after the id, and the question.
     fn outcome_of_question(name: &str, answers: &'static [&'static [u8]]) -> (Outcome, Vec<u8>) {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
