@@ -183,16 +183,10 @@ impl Record {
 }
 
 /// How a mail server is greeted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SmtpSpec {
-    /// The name that the director gives itself.
-    pub helo: String,
-}
-
-impl Default for SmtpSpec {
-    fn default() -> Self {
-        Self { helo: "localhost".to_owned() }
-    }
+    /// The name that the director gives itself; its own address where the file names none.
+    pub helo: Option<String>,
 }
 
 impl CheckKind {

@@ -263,12 +263,7 @@ fn kind_of(kind: Type, section: Option<&Section<'_>>, complain: &dyn Fn(&str)) -
             answer: get("answer").and_then(|entry| pattern(&entry)),
         }),
         Type::Dns => CheckKind::Dns(dns(section)),
-        Type::Smtp => {
-            let usual = SmtpSpec::default();
-            CheckKind::Smtp(SmtpSpec {
-                helo: get("helo").and_then(|entry| host(&entry)).unwrap_or(usual.helo),
-            })
-        }
+        Type::Smtp => CheckKind::Smtp(SmtpSpec { helo: get("helo").and_then(|entry| host(&entry)) }),
         Type::Ping => CheckKind::Ping,
         Type::File => {
             let Some(entry) = get("file") else {

@@ -326,7 +326,8 @@ fn check_pairs(check: &CheckSpec) -> Pairs {
             pairs.extend([pair("type", "dns"), pair("name", &dns.name), pair("record", dns.record.word())]);
         }
         CheckKind::Smtp(smtp) => {
-            pairs.extend([("type", quoted("smtp")), ("helo", quoted(&smtp.helo))]);
+            pairs.push(("type", quoted("smtp")));
+            pairs.extend(smtp.helo.as_ref().map(|helo| ("helo", quoted(helo))));
         }
         CheckKind::Ping => pairs.push(("type", quoted("ping"))),
         CheckKind::File(path) => pairs.extend([("type", quoted("file")), ("file", quoted(path))]),

@@ -200,7 +200,7 @@ fn any_check() -> impl Strategy<Value = CheckSpec> {
             .prop_map(|(send, answer)| CheckKind::Udp(UdpSpec { send, answer })),
         (prop_oneof![Just(".".to_owned()), "[a-z]{1,5}\\.example\\.?"], 0..Record::ALL.len())
             .prop_map(|(name, record)| CheckKind::Dns(DnsSpec { name, record: Record::ALL[record].1 })),
-        "[a-z]{1,5}".prop_map(|helo| CheckKind::Smtp(SmtpSpec { helo })),
+        option::of("[a-z]{1,5}").prop_map(|helo| CheckKind::Smtp(SmtpSpec { helo })),
         Just(CheckKind::Ping),
         any_text().prop_map(|text| CheckKind::File(format!("/{text}"))),
         any_command().prop_map(CheckKind::Script)

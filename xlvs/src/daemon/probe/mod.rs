@@ -168,17 +168,15 @@ mod tests {
         }));
     }
 
-    /// The outcome of a check of a server that answers a datagram with these bytes, if with any, after the question's number.
+    /// The outcome of a check of a server that answers a datagram with these bytes, if with any.
     fn outcome_of_datagram(kind: CheckKind, answer: Option<&'static [u8]>) -> Outcome {
         let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
         server.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
         let target = server.local_addr().expect("its address");
-        let echoes = matches!(kind, CheckKind::Dns(_));
         let server = std::thread::spawn(move || {
             let mut question = [0; 512];
             let (_, from) = server.recv_from(&mut question).expect("a question");
-            let number = if echoes { &question[..2] } else { &[] };
-            let answered = answer.map(|answer| server.send_to(&[number, answer].concat(), from));
+            let answered = answer.map(|answer| server.send_to(answer, from));
             (server, answered)
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -202,28 +200,6 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let refused = runtime.block_on(probe(&check(udp(None), free.port()), free));
         assert_eq!(refused, Outcome::Failure("connection refused".to_owned()));
-    }
-
-    #[test]
-    fn a_name_server_answers_without_an_error() {
-        let dns = || CheckKind::Dns(DnsSpec::default());
-        let answer = |code: u8| Some(&*Vec::leak(vec![0x81, code, 0, 1, 0, 0, 0, 0, 0, 0]));
-        assert_eq!(outcome_of_datagram(dns(), answer(0x80)), Outcome::Success);
-        let failure = Outcome::Failure("it says SERVFAIL".to_owned());
-        assert_eq!(outcome_of_datagram(dns(), answer(0x82)), failure);
-    }
-
-    #[test]
-    fn a_mail_server_greets_and_is_greeted() {
-        let smtp = || CheckKind::Smtp(SmtpSpec::default());
-        let whole = b"220-mail\r\n220 ready\r\n250-hello\r\n250 SIZE\r\n221 bye\r\n";
-        assert_eq!(outcome(smtp(), whole).0, Outcome::Success);
-        let busy = b"421 too busy\r\n";
-        assert_eq!(fails(smtp(), busy), "its banner: \"421 too busy\"");
-        let rude = b"220 mail\r\n554 go away\r\n";
-        assert_eq!(fails(smtp(), rude), "EHLO localhost: \"554 go away\"");
-        let endless: &[u8] = Vec::leak(b"220-more and more\r\n".repeat(10_000));
-        assert_eq!(fails(smtp(), endless), "it hung up, or said too much, at its banner");
     }
 
     #[test]
@@ -281,6 +257,128 @@ mod tests {
         assert_eq!(fails(http(Some("never"), None), huge), "the body has nothing that matches never");
         let tls = Some(TlsSpec::default());
         assert!(fails(http(None, tls), b"HTTP/1.1 400 Bad Request\r\n\r\n").starts_with("no TLS: "));
+    }
+
+    /// The outcome of a check of a mail server that says all this at once, and what it hears.
+    fn outcome_of_mail(answers: &'static [u8]) -> (Outcome, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let target = listener.local_addr().expect("its address");
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a probe");
+            let _hung_up = stream.write_all(answers);
+            let _no_more = stream.shutdown(std::net::Shutdown::Write);
+            let mut heard = Vec::new();
+            let _reset = stream.read_to_end(&mut heard);
+            String::from_utf8_lossy(&heard).into_owned()
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let kind = CheckKind::Smtp(SmtpSpec { helo: Some("lb.example.com".to_owned()) });
+        let outcome = runtime.block_on(probe(&check(kind, target.port()), target));
+        drop(runtime);
+        (outcome, server.join().expect("the server ends"))
+    }
+
+    #[test]
+    fn a_mail_server_greets_and_is_greeted() {
+        let all = b"220 mx ready\r\n250-mx\r\n250-SIZE 1000\r\n250 HELP\r\n221 bye\r\n";
+        let (outcome, heard) = outcome_of_mail(all);
+        assert_eq!((outcome, &heard[..]), (Outcome::Success, "EHLO lb.example.com\r\nQUIT\r\n"));
+        let failure = |why: &str| Outcome::Failure(why.to_owned());
+        let busy = outcome_of_mail(b"220 mx\r\n421 too busy\r\n").0;
+        assert_eq!(busy, failure("the answer to EHLO is \"421 too busy\", not 250"));
+    }
+
+    #[test]
+    fn who_is_no_mail_server_fails_and_costs_little() {
+        let failure = |why: &str| Outcome::Failure(why.to_owned());
+        assert_eq!(outcome_of_mail(b"220 mx").0, failure("no SMTP: the connection ends within an answer"));
+        let garbage = outcome_of_mail(b"HTTP/1.1 400 \x1b\r\n").0;
+        assert_eq!(garbage, failure("the greeting is \"HTTP/1.1 400 ?\", not 220"));
+        let endless: &[u8] = Vec::leak(b"220-x\r\n".repeat(100_000));
+        assert_eq!(outcome_of_mail(endless).0, failure("no SMTP: the answers are longer than 16384 bytes"));
+        let one_line: &[u8] = Vec::leak(vec![b'2'; 1_000_000]);
+        assert_eq!(outcome_of_mail(one_line).0, failure("no SMTP: the answers are longer than 16384 bytes"));
+    }
+
+    /// Gives a probe up while its server goes on byte by byte; returns when the server has noticed.
+    fn give_up_on_a_slow_server(kind: CheckKind, beginning: &'static [u8]) -> Option<Outcome> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let target = listener.local_addr().expect("its address");
+        let client_speaks_first = !matches!(kind, CheckKind::Smtp(_));
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a probe");
+            if client_speaks_first {
+                let _request = stream.read(&mut [0; 2000]).expect("a request");
+            }
+            let _hung_up = stream.write_all(beginning);
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let check = check(kind, target.port());
+        let patience = Duration::from_millis(300);
+        let outcome =
+            runtime.block_on(async { tokio::time::timeout(patience, probe(&check, target)).await.ok() });
+        // With the runtime still there: it is the probe that lets go of its connection.
+        server.join().expect("the server ends");
+        outcome
+    }
+
+    #[test]
+    fn who_answers_byte_by_byte_keeps_no_connection() {
+        let header = b"HTTP/1.1 200 OK\r\nX: ";
+        assert_eq!(give_up_on_a_slow_server(http(None, None), header), None);
+        let body = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n";
+        assert_eq!(give_up_on_a_slow_server(http(Some("never"), None), body), None);
+        // The beginning of a TLS record of 16 KiB: a handshake message.
+        let tls = Some(TlsSpec::default());
+        assert_eq!(give_up_on_a_slow_server(http(None, tls), b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc"), None);
+        assert_eq!(give_up_on_a_slow_server(CheckKind::Smtp(SmtpSpec::default()), b"220-"), None);
+    }
+
+    /// The outcome of a check of a name server that answers with these bytes after the id, and the question.
+    fn outcome_of_question(name: &str, answers: &'static [&'static [u8]]) -> (Outcome, Vec<u8>) {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let target = socket.local_addr().expect("its address");
+        let server = std::thread::spawn(move || {
+            let mut question = [0; 600];
+            let (length, client) = socket.recv_from(&mut question).expect("a question");
+            for answer in answers {
+                socket.send_to(&[&question[..2], answer].concat(), client).expect("it is sent");
+            }
+            question[..length].to_vec()
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let kind = CheckKind::Dns(DnsSpec { name: name.to_owned(), ..DnsSpec::default() });
+        let outcome = runtime.block_on(probe(&check(kind, target.port()), target));
+        (outcome, server.join().expect("the server ends"))
+    }
+
+    #[test]
+    fn a_name_server_answers_without_an_error() {
+        const NO_ERROR: &[u8] = b"\x81\x80\0\x01\0\0\0\0\0\0";
+        const REFUSED: &[u8] = b"\x81\x85\0\x01\0\0\0\0\0\0";
+        const QUESTION: &[u8] = b"\x01\x00\0\x01\0\0\0\0\0\0";
+        let (outcome, question) = outcome_of_question("a.example", &[NO_ERROR]);
+        assert_eq!(outcome, Outcome::Success);
+        assert_eq!(&question[2..], [QUESTION, b"\x01a\x07example\0\0\x06\0\x01"].concat());
+        let (outcome, question) = outcome_of_question(".", &[REFUSED]);
+        assert_eq!(outcome, Outcome::Failure("it says REFUSED".to_owned()));
+        assert_eq!(&question[2..], [QUESTION, b"\0\0\x06\0\x01"].concat());
+        // What is no answer is passed over.
+        let (outcome, _) = outcome_of_question(".", &[b"", QUESTION, b"garbage garbage", NO_ERROR]);
+        assert_eq!(outcome, Outcome::Success);
+    }
+
+    #[test]
+    fn nobody_listens_where_a_name_server_should() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let target = socket.expect("a port that is free now");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let kind = CheckKind::Dns(DnsSpec::default());
+        let outcome = runtime.block_on(probe(&check(kind, target.port()), target));
+        assert_eq!(outcome, Outcome::Failure("connection refused".to_owned()));
     }
 
     /// The outcome of a check of a TLS server with a certificate of its own making, and the name that it was told.
