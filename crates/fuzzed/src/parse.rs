@@ -39,7 +39,7 @@ fn read(bytes: &[u8]) {
                 is_v6(&frame, &net);
             }
         }
-        Err(PassReason::Group | PassReason::NotIp | PassReason::Family) => {}
+        Err(PassReason::Group | PassReason::NotIp | PassReason::Vlan) => {}
         Err(other) => panic!("an Ethernet header is not {other:?}"),
     }
 }
