@@ -72,7 +72,7 @@ fn a_server_that_answers_no_echo_is_out_until_it_does() -> Result<()> {
 fn a_server_that_refuses_datagrams_is_out_until_it_takes_them() -> Result<()> {
     let lab = Lab::lay_out(Layout::TwoNetwork, 2)?;
     let file = lab.directory().join("xlvs.toml");
-    std::fs::write(&file, checked(&lab, "type = \"udp\", send = \"hi\", answer = \"^rs[12]hi$\""))
+    std::fs::write(&file, checked(&lab, "type = \"udp\", send = \"hi\", answer = \"^rs[12]$\""))
         .context("write")?;
     let mut names = NameServer::on_all(&lab, ASK)?;
     ruled_by(&lab, &file, |lab, director| {
