@@ -34,27 +34,29 @@ fn listed(director: &Director) -> Result<usize> {
     Ok(director.must("-Ln")?.lines().filter(|line| line.trim_start().starts_with("-> ")).count() - 1)
 }
 
+/// Tries it from when all servers, which answer by datagram, are known to be up.
 fn tried(
     check: impl FnOnce(&Lab) -> String,
-    test: impl FnOnce(&Lab, &mut Director) -> Result<()>,
+    test: impl FnOnce(&Lab, &mut Director, &mut Vec<NameServer>) -> Result<()>,
 ) -> Result<()> {
     let lab = Lab::lay_out(Layout::TwoNetwork, 2)?;
     let file = lab.directory().join("xlvs.toml");
     std::fs::write(&file, checked(&lab, &check(&lab))).context("write the file")?;
+    let mut names = NameServer::on_all(&lab, ASK)?;
     ruled_by(&lab, &file, |lab, director| {
         let up = |count: usize| {
             let shown = director.shell("xlvs servers")?;
             Ok(shown.out.matches(", up").count() == count)
         };
         within(PATIENCE, "all servers are known to be up", || up(4))?;
-        test(lab, director)
+        test(lab, director, &mut names)
     })
 }
 
 #[test]
 fn a_server_that_answers_no_echo_is_out_until_it_does() -> Result<()> {
     let ping = |_: &Lab| "type = \"ping\"".to_owned();
-    tried(ping, |lab, director| {
+    tried(ping, |lab, director, _| {
         let second = &lab.servers[1].netns;
         for parameter in ["net.ipv4.icmp_echo_ignore_all", "net.ipv6.icmp.echo_ignore_all"] {
             let before = listed(director)?;
@@ -70,15 +72,8 @@ fn a_server_that_answers_no_echo_is_out_until_it_does() -> Result<()> {
 
 #[test]
 fn a_server_that_refuses_datagrams_is_out_until_it_takes_them() -> Result<()> {
-    let lab = Lab::lay_out(Layout::TwoNetwork, 2)?;
-    let file = lab.directory().join("xlvs.toml");
-    std::fs::write(&file, checked(&lab, "type = \"udp\", send = \"hi\", answer = \"^rs[12]$\""))
-        .context("write")?;
-    let mut names = NameServer::on_all(&lab, ASK)?;
-    ruled_by(&lab, &file, |lab, director| {
-        within(PATIENCE, "both are up", || {
-            Ok(director.shell("xlvs servers")?.out.matches(", up").count() == 4)
-        })?;
+    let udp = |_: &Lab| "type = \"udp\", send = \"hi\", answer = \"^rs[12]$\"".to_owned();
+    tried(udp, |lab, director, names| {
         drop(names.pop());
         within(PATIENCE, "the second is out", || Ok(listed(director)? == 2))?;
         let shown = director.shell("xlvs servers")?.out;
@@ -93,7 +88,7 @@ fn a_file_takes_servers_out_and_brings_them_back() -> Result<()> {
     let flag = |lab: &Lab| lab.directory().join("down");
     tried(
         |lab| format!("type = \"file\", file = \"{}\"", flag(lab).display()),
-        |lab, director| {
+        |lab, director, _| {
             std::fs::write(flag(lab), "1\n")?;
             within(PATIENCE, "all are out", || Ok(listed(director)? == 0))?;
             std::fs::remove_file(flag(lab))?;

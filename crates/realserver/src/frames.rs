@@ -10,7 +10,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
-use xlvs_core::checksum::Sum;
+use xlvs_core::checksum::{Sum, sum_of_bytes};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,8 +71,7 @@ pub(crate) fn bytes(address: IpAddr) -> Vec<u8> {
 
 /// The Internet checksum (RFC 1071).
 pub(crate) fn checksum(bytes: &[u8]) -> [u8; 2] {
-    let pair = |pair: &[u8]| [pair.first().copied().unwrap_or(0), pair.get(1).copied().unwrap_or(0)];
-    bytes.chunks(2).fold(Sum::ZERO, |sum, bytes| sum.add16(pair(bytes))).checksum()
+    Sum::of(sum_of_bytes(bytes)).checksum()
 }
 
 /// A fixed IPv6 header before so many bytes (RFC 8200 3).

@@ -155,7 +155,7 @@ impl Look {
         let heard = match protocol(service) {
             _ if server.server.port() == 0 => return Ok(found),
             Some(Protocol::Tcp) => TcpStream::connect_timeout(&server.server, PATIENCE).map(drop),
-            Some(Protocol::Udp) => is_refused(server.server),
+            Some(Protocol::Udp) => ask_by_datagram(server.server),
             _ => return Ok(found),
         };
         match heard {
@@ -274,7 +274,7 @@ impl Look {
 }
 
 /// Sends an empty datagram and waits for a refusal. Who does not refuse may well be silent, or not be there.
-fn is_refused(server: SocketAddr) -> io::Result<()> {
+fn ask_by_datagram(server: SocketAddr) -> io::Result<()> {
     let any: IpAddr =
         if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;

@@ -29,6 +29,7 @@ use crate::watch::Pool;
 pub use globals::{CONNS, SERVERS, SERVICES, Sizes};
 pub use http::Http;
 pub use mistake::{Mistake, Mistakes};
+pub use server::OF_SERVERS;
 
 use mistake::Sink;
 use section::Section;

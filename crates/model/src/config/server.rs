@@ -26,6 +26,9 @@ pub(super) const KEYS: &[&str] = &[
     "notify_down",
 ];
 
+/// Those that a service has too, for its servers: all but the address.
+pub const OF_SERVERS: &[&str] = KEYS.split_at(1).1;
+
 /// Those of a sorry server, which nobody looks after.
 const SORRY_KEYS: &[&str] = KEYS.split_at(8).0;
 

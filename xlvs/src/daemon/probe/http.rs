@@ -7,11 +7,10 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
-use regex_lite::Regex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use xlvs_model::watch::HttpSpec;
 
-use super::{Trouble, connect, tls};
+use super::{Trouble, connect, find, tls};
 
 /// Of an answer's head, so much is read.
 const HEAD: usize = 64 << 10;
@@ -61,12 +60,7 @@ async fn judge(spec: &HttpSpec, answer: Response<Incoming>) -> Result<(), String
         return Err(format!("status {status}"));
     }
     let Some(pattern) = &spec.body else { return Ok(()) };
-    let regex = Regex::new(pattern).map_err(|why| format!("{pattern} is no regular expression: {why}"))?;
-    let body = beginning(answer.into_body()).await?;
-    if regex.is_match(&String::from_utf8_lossy(&body)) {
-        return Ok(());
-    }
-    Err(format!("the body has nothing that matches {pattern}"))
+    find(pattern, "the body", &beginning(answer.into_body()).await?)
 }
 
 async fn beginning(mut body: Incoming) -> Result<Vec<u8>, String> {

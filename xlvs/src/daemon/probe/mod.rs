@@ -11,6 +11,7 @@ mod udp;
 
 use std::net::SocketAddr;
 
+use regex_lite::Regex;
 use tokio::net::TcpStream;
 use xlvs_health::Outcome;
 use xlvs_model::watch::{CheckKind, CheckSpec};
@@ -61,6 +62,15 @@ impl Trouble {
 /// Connects, or says why not.
 async fn connect(target: SocketAddr) -> Result<TcpStream, Trouble> {
     TcpStream::connect(target).await.map_err(|why| Trouble::of(&why))
+}
+
+/// Looks in what a server said for what a regular expression wants there.
+fn find(pattern: &str, what: &str, said: &[u8]) -> Result<(), String> {
+    let regex = Regex::new(pattern).map_err(|why| format!("{pattern} is no regular expression: {why}"))?;
+    if regex.is_match(&String::from_utf8_lossy(said)) {
+        return Ok(());
+    }
+    Err(format!("{what} has nothing that matches {pattern}"))
 }
 
 /// Files, ports or memory have run out here. All servers at once must not be taken for failed.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
-use xlvs_core::checksum::Sum;
+use xlvs_core::checksum::{Sum, sum_of_bytes};
 
 use super::Trouble;
 
@@ -44,8 +44,8 @@ fn question(server: IpAddr, chance: [u8; 4 + PAYLOAD]) -> [u8; HEAD + PAYLOAD] {
     message[4..].copy_from_slice(&chance);
     // The kernel sums what is ICMPv6 itself.
     if server.is_ipv4() {
-        let sum = message.as_chunks::<2>().0.iter().fold(Sum::ZERO, |sum, pair| sum.add16(*pair));
-        message[2..4].copy_from_slice(&sum.checksum());
+        let sum = Sum::of(sum_of_bytes(&message)).checksum();
+        message[2..4].copy_from_slice(&sum);
     }
     message
 }

@@ -3,12 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use regex_lite::Regex;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 use xlvs_model::watch::UdpSpec;
 
-use super::Trouble;
+use super::{Trouble, find};
 
 /// Of an answer so much is looked at.
 const MOST: usize = 64 << 10;
@@ -17,19 +16,15 @@ const MOST: usize = 64 << 10;
 pub(super) async fn ask(spec: &UdpSpec, target: SocketAddr, silence: Duration) -> Result<(), Trouble> {
     let socket = connected(target).await?;
     socket.send(spec.send.as_bytes()).await.map_err(|why| Trouble::of(&why))?;
-    let mut answer = vec![0; MOST];
     let Some(pattern) = &spec.answer else {
-        return match timeout(silence, socket.recv(&mut answer)).await {
+        return match timeout(silence, socket.recv(&mut [0])).await {
             Ok(Err(why)) => Err(Trouble::of(&why)),
             Ok(Ok(_)) | Err(_) => Ok(()),
         };
     };
-    let regex = Regex::new(pattern).map_err(|why| format!("{pattern} is no regular expression: {why}"))?;
+    let mut answer = vec![0; MOST];
     let length = socket.recv(&mut answer).await.map_err(|why| Trouble::of(&why))?;
-    if regex.is_match(&String::from_utf8_lossy(&answer[..length])) {
-        return Ok(());
-    }
-    Err(format!("the answer has nothing that matches {pattern}").into())
+    Ok(find(pattern, "the answer", &answer[..length])?)
 }
 
 /// A socket that hears this server only, also when it is told by ICMP that nobody listens there.

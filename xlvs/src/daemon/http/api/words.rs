@@ -198,29 +198,13 @@ pub fn read(text: &str) -> Result<Config, Problem> {
     })
 }
 
-/// The words that are of servers, of a service.
-pub const OF_SERVERS: [&str; 13] = [
-    "method",
-    "tun_type",
-    "tun_port",
-    "tun_csum",
-    "weight",
-    "upper",
-    "lower",
-    "check",
-    "agent",
-    "alpha",
-    "inhibit_on_failure",
-    "notify_up",
-    "notify_down",
-];
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use serde_json::json;
     use utoipa::PartialSchema;
+    use xlvs_model::config::OF_SERVERS;
 
     use super::*;
 
