@@ -66,7 +66,7 @@ fn open(harness: &mut Harness, site: &Site, conns: u32) -> Result<()> {
 
 /// What a connection takes, in a table that is filled so far.
 pub fn memory() -> Vec<Fact> {
-    // The bars are for this fill; `--max-conns` is 70 % of the table's slots.
+    // The bars are for this fill; `--max-conns` is 60 % of the table's slots.
     const FILL: f64 = 0.8;
     let slot = |bucket: usize| bucket as f64 / LANES as f64 / FILL;
     let (v4, v6) = (slot(size_of::<Bucket<2>>()), slot(size_of::<Bucket<5>>()));

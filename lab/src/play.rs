@@ -28,7 +28,7 @@ const SERVERS: u8 = 4;
 const LONGEST_SLEEP_S: f64 = 3600.0;
 
 /// Gives the connection table as many buckets as the kernel's has by default, so that listings begin alike.
-const AS_LARGE_AS_THE_KERNELS: [&str; 2] = ["--max-conns", "22937"];
+const AS_LARGE_AS_THE_KERNELS: [&str; 2] = ["--max-conns", "19660"];
 
 /// Plays the cases of a file whose names are wanted, and prints one line of JSON for each: `name`,
 /// `sequence`, `snaps`, `after`; or `name` and `error` when it could not be played. Returns how many could not.

@@ -97,8 +97,8 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Sizes for this many connections (a quarter as many of IPv6), services, and servers. With them the table is 70 % full: it
-    /// takes every connection up to there.
+    /// Sizes for this many connections (a quarter as many of IPv6), services, and servers. With them the table is 60 % full: up
+    /// to there, each connection finds a place.
     pub fn for_site(conns: u32, services: u32, servers: u32, cpus: u32) -> Self {
         let buckets = Self::buckets_for(conns);
         Self {
@@ -122,7 +122,7 @@ impl Sizes {
     }
 
     fn buckets_for(conns: u32) -> u32 {
-        (u64::from(conns) * 10 / 7).div_ceil(LANES as u64).max(16) as u32
+        (u64::from(conns) * 10 / 6).div_ceil(LANES as u64).max(16) as u32
     }
 
     /// Buckets of the service table: a quarter full when all services exist.

@@ -5,7 +5,7 @@ use xlvs_core::conn::key::{self, Kind};
 use xlvs_core::conn::table::{self, Memory, New, Probe, Refused};
 use xlvs_core::conn::word::Word;
 use xlvs_core::conn::{Bucket, LANES};
-use xlvs_datapath::tables::Buckets;
+use xlvs_datapath::tables::{Buckets, Sizes};
 
 /// Slots of each table.
 const SLOTS: usize = 1 << 17;
@@ -67,12 +67,14 @@ fn two_buckets_of_eight_get_fullest() {
     }
 }
 
-/// `--max-conns` is so much of the table.
+/// With `--max-conns` connections no two full buckets are met.
 #[test]
-fn the_table_takes_every_key_up_to_70_per_cent() {
-    let buckets: Vec<Bucket<2>> = (0..SLOTS / LANES).map(|_| Bucket::default()).collect();
+fn a_table_takes_every_key_that_it_is_made_for() {
+    const CONNS: u32 = 1_000_000;
+    let sizes = Sizes::for_site(CONNS, 1, 1, 1);
+    let buckets: Vec<Bucket<2>> = (0..sizes.conns).map(|_| Bucket::default()).collect();
     let memory = Buckets(&buckets);
-    for i in 0..(SLOTS * 70 / 100) as u32 {
+    for i in 0..CONNS {
         let key = key::v4(i.to_be_bytes(), [0, 80], [10, 0, 0, 100], [0, 80], 6, Kind::Conn);
         let probe = Probe::new(key, 42, memory.buckets());
         let put = table::insert(&memory, &probe, &New { word: Word(0), entry: u64::from(i), link: 0 });

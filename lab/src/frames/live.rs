@@ -29,7 +29,7 @@ const LONG: usize = 1300;
 const HEARD: Duration = Duration::from_millis(50);
 
 /// Gives the connection table as many buckets as the kernel's has by default.
-const AS_LARGE_AS_THE_KERNELS: [&str; 2] = ["--max-conns", "22937"];
+const AS_LARGE_AS_THE_KERNELS: [&str; 2] = ["--max-conns", "19660"];
 
 /// Plays the fixtures of a file whose names are wanted, and prints one line of JSON for each: `name`, `steps`, `after`; or
 /// `name` and `error` when it could not be played. Returns how many could not.
