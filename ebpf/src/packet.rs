@@ -8,8 +8,11 @@ use xlvs_core::wire::Header;
 
 /// A field of the context: `data` is at 0, `data_end` at 4, `data_meta` at 8. Read so that the compiler does not know it for a number of 32 bits, to
 /// which it would cut it down after a spill: the verifier would take it for a number, too.
+///
+/// Told that nothing but the context decides it (`nomem`), the compiler asks once, and compares once with the frame's end for views of
+/// the same extent; whoever moves an end of the frame makes the context an unknown one then.
 macro_rules! word {
-    ($ctx:expr, $offset:literal) => {{
+    ($ctx:expr, $offset:literal, $memory:ident) => {{
         let word: usize;
         // SAFETY: the kernel hands a valid context to the entry point, and it lives as long as the program runs.
         unsafe {
@@ -17,7 +20,7 @@ macro_rules! word {
                 concat!("{word} = *(u32 *)({ctx} + ", $offset, ")"),
                 word = out(reg) word,
                 ctx = in(reg) $ctx,
-                options(nostack, preserves_flags, pure, readonly)
+                options(nostack, preserves_flags, pure, $memory)
             );
         }
         word
@@ -31,6 +34,14 @@ pub fn unknown(mut number: usize) -> usize {
     // SAFETY: the register keeps its value.
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(nostack, preserves_flags)) };
     number
+}
+
+/// The same context, of which the compiler knows nothing.
+#[inline(always)]
+fn unknown_context(mut ctx: *mut xdp_md) -> *mut xdp_md {
+    // SAFETY: the register keeps its value.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) ctx, options(nostack, preserves_flags)) };
+    ctx
 }
 
 /// An XDP frame on the short way: what it has besides its first buffer is not there.
@@ -85,7 +96,7 @@ impl<const KIND: u8> AnyPacket<KIND> {
         if KIND != ASKED {
             return None;
         }
-        let at = word!(self.ctx, 8);
+        let at = word!(self.ctx, 8, readonly);
         // Frames from the wire have their metadata's beginning at, or (where a driver has none) behind, their own.
         if at + Question::LEN > self.start() {
             return None;
@@ -109,12 +120,21 @@ impl<const KIND: u8> AnyPacket<KIND> {
 
     #[inline(always)]
     fn start(&self) -> usize {
-        word!(self.ctx, 0)
+        // With a question in front, stages need their stack for other things than what was asked already.
+        if KIND == ASKED { word!(self.ctx, 0, readonly) } else { word!(self.ctx, 0, nomem) }
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
-        word!(self.ctx, 4)
+        if KIND == ASKED { word!(self.ctx, 4, readonly) } else { word!(self.ctx, 4, nomem) }
+    }
+
+    /// An end of the frame moved: what was known of it is so no longer.
+    #[inline(always)]
+    fn moved(&mut self) {
+        if KIND != ASKED {
+            self.ctx = unknown_context(self.ctx);
+        }
     }
 
     #[inline(always)]
@@ -170,13 +190,17 @@ impl<const KIND: u8> Packet for AnyPacket<KIND> {
     #[inline(always)]
     fn grow_head(&mut self, by: usize) -> bool {
         // SAFETY: the context is valid; the helper checks the headroom.
-        unsafe { bpf_xdp_adjust_head(self.ctx, -(by as i32)) == 0 }
+        let done = unsafe { bpf_xdp_adjust_head(self.ctx, -(by as i32)) == 0 };
+        self.moved();
+        done
     }
 
     #[inline(always)]
     fn shrink_head(&mut self, by: usize) -> bool {
         // SAFETY: the context is valid; the helper checks the length.
-        unsafe { bpf_xdp_adjust_head(self.ctx, by as i32) == 0 }
+        let done = unsafe { bpf_xdp_adjust_head(self.ctx, by as i32) == 0 };
+        self.moved();
+        done
     }
 
     #[inline(always)]
@@ -198,6 +222,8 @@ impl<const KIND: u8> Packet for AnyPacket<KIND> {
             }
         }
         // SAFETY: the context is valid; the helper checks the length.
-        unsafe { bpf_xdp_adjust_tail(self.ctx, -(by as i32)) == 0 }
+        let done = unsafe { bpf_xdp_adjust_tail(self.ctx, -(by as i32)) == 0 };
+        self.moved();
+        done
     }
 }

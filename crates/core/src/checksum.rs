@@ -64,10 +64,20 @@ impl Sum {
     #[inline(always)]
     pub const fn fold(self) -> u16 {
         let s = (self.0 & 0xffff_ffff) + (self.0 >> 32);
-        let s = (s & 0xffff) + ((s >> 16) & 0xffff) + (s >> 32);
         let s = (s & 0xffff) + (s >> 16);
         let s = (s & 0xffff) + (s >> 16);
-        s as u16
+        // 0x10001 at the most: what is above 16 bits once more, and nothing is then.
+        (s + (s >> 16)) as u16
+    }
+
+    /// Is everything summed right, the checksum field included? So it is when [`Sum::fold`] gives ffff: when the sum is a multiple of
+    /// that, and not 0. Whether an odd number divides another without a rest is told by a multiplication with its inverse.
+    #[inline(always)]
+    pub const fn holds(self) -> bool {
+        const DIVISOR: u64 = 0xffff;
+        const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+        const { assert!(DIVISOR.wrapping_mul(INVERSE) == 1) };
+        self.0 != 0 && self.0.wrapping_mul(INVERSE) <= u64::MAX / DIVISOR
     }
 
     /// The checksum field that makes everything summed right.
@@ -125,6 +135,14 @@ impl Update {
     #[inline(always)]
     pub fn apply_to(self, field: &mut [u8; 2]) {
         store16(field, u16::from_ne_bytes(self.apply(load16(field).to_ne_bytes())));
+    }
+
+    /// [`Update::apply`] where the first of two bytes became less by one ([`Update::first_less_one`]) and nothing else changed: the field
+    /// becomes more by one, with the carry taken around, and 0 where it would be ffff.
+    #[inline(always)]
+    pub const fn apply_first_less_one(checksum: [u8; 2]) -> [u8; 2] {
+        let more = u16::from_le_bytes(checksum) as u32 + 1;
+        ((more + ((more + 1) >> 16)) as u16).to_le_bytes()
     }
 
     /// The first of two bytes became less by one; it was not 0.
@@ -255,6 +273,29 @@ mod tests {
         tail[..rest.len()].copy_from_slice(rest);
         sum = sum.add32(tail);
         sum.checksum()
+    }
+
+    #[test]
+    fn a_time_to_live_less_by_one_is_what_the_rfc_says() {
+        for field in 0..=u16::MAX {
+            let field = field.to_ne_bytes();
+            assert_eq!(Update::apply_first_less_one(field), Update::NONE.first_less_one().apply(field));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_holds_folds_to_all_ones(multiple in 0u64..1 << 47, off in 0u64..3) {
+            for sum in [Sum(multiple * 0xffff + off), Sum(multiple), Sum(u64::MAX - multiple)] {
+                prop_assert_eq!(sum.holds(), sum.fold() == 0xffff, "{:?}", sum);
+            }
+        }
+
+        #[test]
+        fn a_fold_is_the_rest_of_a_division(sum in any::<u64>()) {
+            let rest = (sum % 0xffff) as u16;
+            prop_assert_eq!(Sum(sum).fold(), if rest == 0 && sum != 0 { 0xffff } else { rest });
+        }
     }
 
     #[test]

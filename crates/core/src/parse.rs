@@ -139,9 +139,9 @@ pub fn checksum_holds_v4<P: Packet>(packet: &P, net: &Net<[u8; 4]>) -> bool {
     let Some(ip) = packet.header::<Ipv4>(L3) else { return false };
     let sum = ipv4_header_sum_in_packet(ip);
     if net.l4 == L3 + Ipv4::LEN {
-        return sum.fold() == 0xffff;
+        return sum.holds();
     }
-    options_sum(packet, L3 + Ipv4::LEN, net.l4).is_some_and(|options| sum.add(options).fold() == 0xffff)
+    options_sum(packet, L3 + Ipv4::LEN, net.l4).is_some_and(|options| sum.add(options).holds())
 }
 
 /// The sum of an IPv4 header's options, which lie between these offsets.

@@ -23,6 +23,9 @@ macro_rules! access {
                         options(pure, readonly, nostack, preserves_flags)
                     )
                 };
+                // Else it would be cut to its size once more.
+                // SAFETY: a load of fewer bytes than the register has leaves 0 in the others.
+                unsafe { core::hint::assert_unchecked(value <= <$int>::MAX as u64) };
                 value as $int
             }
             #[cfg(not(target_arch = "bpf"))]
@@ -73,6 +76,9 @@ macro_rules! access_at {
                         options(pure, readonly, nostack, preserves_flags)
                     )
                 };
+                // Else it would be cut to its size once more.
+                // SAFETY: a load of fewer bytes than the register has leaves 0 in the others.
+                unsafe { core::hint::assert_unchecked(value <= <$int>::MAX as u64) };
                 value as $int
             }
             #[cfg(not(target_arch = "bpf"))]

@@ -23,8 +23,6 @@ pub struct Recognised {
     pub from_server: bool,
     /// It may be for a VIP.
     pub to_vip: bool,
-    /// It may come from a VIP; only asked when neither of the others holds.
-    pub from_vip: bool,
 }
 
 impl Recognised {
@@ -34,14 +32,13 @@ impl Recognised {
         let from_server = F::is_in(&config.rips, net.src);
         // Marks may be for any address.
         let to_vip = F::is_in(&config.vips, net.dst) || config.mark_rules.load() != 0;
-        let from_vip = !(from_server | to_vip) && F::is_in(&config.vips, net.src);
-        Self { from_server, to_vip, from_vip }
+        Self { from_server, to_vip }
     }
 
-    /// It concerns nobody.
+    /// Does the packet that was looked at concern nobody? So it does when it cannot come from a VIP either.
     #[inline(always)]
-    pub fn nobody(self) -> bool {
-        !(self.from_server | self.to_vip | self.from_vip)
+    pub fn nobody<F: Family<K>, const K: usize>(self, config: &Config, net: &Net<F::Addr>) -> bool {
+        !(self.from_server | self.to_vip) && !F::is_in(&config.vips, net.src)
     }
 }
 

@@ -17,6 +17,7 @@ mod schedule;
 
 use crate::config::Config;
 use crate::conn::key;
+use crate::conn::table::in_turn;
 use crate::env::Env;
 use crate::family::{Family, V4, V6};
 use crate::icmp::Complaint;
@@ -168,7 +169,7 @@ fn sort<F: Family<K>, P: Packet, const K: usize>(packet: &P, config: &Config) ->
         return Err(Stage::related::<K>());
     }
     let who = Recognised::in_packet::<F, K>(config, &net);
-    if who.nobody() {
+    if who.nobody::<F, K>(config, &net) {
         return Ok(PassReason::NotOurs);
     }
     if net.fragment {
@@ -195,7 +196,7 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
         return Err(Stage::related::<K>());
     }
     let who = Recognised::in_packet::<F, K>(config, &net);
-    if who.nobody() {
+    if who.nobody::<F, K>(config, &net) {
         return Ok(counted(env, Verdict::Pass(PassReason::NotOurs)));
     }
     if net.fragment {
@@ -215,15 +216,27 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
         Err(PassReason::Protocol) => return Err(stage),
         Err(reason) => return Ok(counted(env, Verdict::Pass(reason))),
     }
-    let verdict = if who.from_server && K == key::V4 {
+    if who.from_server {
         // Of IPv6, a reply's way needs more stack than is left here.
-        reply::known(packet, env, &flow)
-    } else if who.to_vip & !who.from_server {
-        request::known(packet, env, &flow)
-    } else {
-        None
-    };
-    verdict.map(|verdict| counted(env, verdict)).ok_or(stage)
+        let verdict = if K == key::V4 { reply::known(packet, env, &flow) } else { None };
+        return counted_or_declined(env, verdict, Stage::reply::<K>());
+    }
+    if who.to_vip {
+        return counted_or_declined(env, request::known(packet, env, &flow), Stage::request::<K>());
+    }
+    Err(Stage::reply::<K>())
+}
+
+#[inline(always)]
+fn counted_or_declined<E: Env>(env: &E, verdict: Option<Verdict>, stage: Stage) -> Result<Verdict, Stage> {
+    match verdict {
+        Some(verdict) => Ok(counted(env, verdict)),
+        None => {
+            // Apart, or the compiler would write down where to go on before each of the questions that may end here.
+            let _nothing = in_turn(0);
+            Err(stage)
+        }
+    }
 }
 
 /// Decides the fate of a packet from a real server or a VIP, and rewrites it accordingly. `Err`: it is none of ours; nothing

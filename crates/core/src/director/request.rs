@@ -59,7 +59,7 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     }
     count_in_packet(&found, link);
     count_in(env, server, flow.net.len);
-    let sent = forward::to_server::<F, P, E, K>(packet, env, &flow.net, server, entry, &hop);
+    let sent = forward::to_server_at_once::<F, P, E, K>(packet, env, &flow.net, server, entry, &hop);
     Some(sent.unwrap_or_else(Verdict::Drop))
 }
 

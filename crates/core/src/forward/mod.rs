@@ -56,6 +56,35 @@ pub fn to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
     hop: &Onward,
 ) -> Result<Verdict, DropReason> {
     cut_padding(packet, net.len)?;
+    rewrite_to_server::<F, P, E, K>(packet, env, net, server, entry, hop)
+}
+
+/// [`to_server`] for the short way: what lies behind the packet is taken off last. An end that moves has all that is known of the
+/// frame asked again, and this one then has nobody who would ask.
+#[inline(always)]
+pub fn to_server_at_once<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    net: &Net<F::Addr>,
+    server: &Server,
+    entry: Entry,
+    hop: &Onward,
+) -> Result<Verdict, DropReason> {
+    let padding = padding(packet, net.len);
+    let verdict = rewrite_to_server::<F, P, E, K>(packet, env, net, server, entry, hop)?;
+    cut(packet, padding)?;
+    Ok(verdict)
+}
+
+#[inline(always)]
+fn rewrite_to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    net: &Net<F::Addr>,
+    server: &Server,
+    entry: Entry,
+    hop: &Onward,
+) -> Result<Verdict, DropReason> {
     let mut ethertype = F::ETHERTYPE;
     match Method::from_u8(entry.method()) {
         // Direct routing: the packet as it is, in a frame to the server.
@@ -131,7 +160,17 @@ pub struct About<'a, A> {
 /// Takes off what lies behind an IP packet of so many bytes: Ethernet fills short frames up.
 #[inline(always)]
 fn cut_padding<P: Packet>(packet: &mut P, len: u16) -> Result<(), DropReason> {
-    let padding = packet.len().wrapping_sub(L3 + len as usize);
+    cut(packet, padding(packet, len))
+}
+
+/// How many bytes lie behind an IP packet of so many.
+#[inline(always)]
+fn padding<P: Packet>(packet: &P, len: u16) -> usize {
+    packet.len().wrapping_sub(L3 + len as usize)
+}
+
+#[inline(always)]
+fn cut<P: Packet>(packet: &mut P, padding: usize) -> Result<(), DropReason> {
     if padding != 0 && !packet.trim_tail(padding) {
         return Err(DropReason::Malformed);
     }

@@ -7,6 +7,7 @@ use crate::family::Family;
 use crate::packet::Packet;
 use crate::parse::{FARTHEST_L4, L3, Net};
 use crate::sctp::crc;
+use crate::unaligned::{load16, store16};
 use crate::verdict::DropReason;
 use crate::wire::{Icmp, Sctp, Tcp, Udp, ip_protocol};
 
@@ -62,8 +63,8 @@ pub fn translate_port<P: Packet>(
             End::Destination => &mut tcp.dst,
             End::Source => &mut tcp.src,
         };
-        let changed = changed.replace16(*place, port);
-        *place = port;
+        let changed = changed.replace16(load16(place).to_ne_bytes(), port);
+        store16(place, u16::from_ne_bytes(port));
         changed.apply_to(&mut tcp.checksum);
     } else if protocol == ip_protocol::UDP {
         let Some(udp) = packet.header_mut::<Udp>(l4) else { return Err(DropReason::Malformed) };
@@ -71,10 +72,11 @@ pub fn translate_port<P: Packet>(
             End::Destination => &mut udp.dst,
             End::Source => &mut udp.src,
         };
-        let changed = changed.replace16(*place, port);
-        *place = port;
-        if udp.checksum != [0, 0] {
-            udp.checksum = summed(changed.apply(udp.checksum));
+        let changed = changed.replace16(load16(place).to_ne_bytes(), port);
+        store16(place, u16::from_ne_bytes(port));
+        let checksum = load16(&udp.checksum).to_ne_bytes();
+        if checksum != [0, 0] {
+            store16(&mut udp.checksum, u16::from_ne_bytes(summed(changed.apply(checksum))));
         }
     } else if protocol == ip_protocol::SCTP {
         let Some(sctp) = packet.header_mut::<Sctp>(l4) else { return Err(DropReason::Malformed) };

@@ -10,7 +10,7 @@ use crate::method::Method;
 use crate::packet::Packet;
 use crate::parse::{L3, Net};
 use crate::server::{Onward, Server, flag};
-use crate::unaligned::{load32, store32};
+use crate::unaligned::{load16, load32, store16, store32};
 use crate::verdict::DropReason;
 use crate::wire::{Ipv4, ip_protocol};
 
@@ -59,8 +59,16 @@ pub fn route<P: Packet>(
 #[inline(always)]
 pub fn lower_ttl<P: Packet>(packet: &mut P) -> Result<(), DropReason> {
     let Some(ip) = packet.header_mut::<Ipv4>(L3) else { return Err(DropReason::Malformed) };
-    lower(ip, Update::NONE);
+    lower_alone(ip);
     Ok(())
+}
+
+/// [`lower`] where nothing else was changed.
+#[inline(always)]
+fn lower_alone(ip: &mut Ipv4) {
+    ip.ttl = ip.ttl.wrapping_sub(1);
+    let checksum = load16(&ip.checksum).to_ne_bytes();
+    store16(&mut ip.checksum, u16::from_ne_bytes(Update::apply_first_less_one(checksum)));
 }
 
 /// Lowers the time to live, which is not 0, by one and fits the header's checksum (RFC 1624).
@@ -124,7 +132,7 @@ pub fn wrap<P: Packet, E: Env>(
     server: &Server,
 ) -> Result<u16, DropReason> {
     let Some(ip) = packet.header_mut::<Ipv4>(L3) else { return Err(DropReason::Malformed) };
-    lower(ip, Update::NONE);
+    lower_alone(ip);
     let inner = Inner {
         protocol: ip_protocol::IPIP,
         length: ip.packet_len(),
