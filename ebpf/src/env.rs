@@ -22,10 +22,11 @@ use xlvs_core::server::Server;
 use xlvs_core::service::{Block, Service};
 use xlvs_core::stats::{Counters, Stats};
 use xlvs_core::tidings::Tidings;
+use xlvs_core::trace::Note;
 use xlvs_core::vlan::{Arrival, Device};
 use xlvs_core::wire::AddrV6;
 
-use crate::{maps, scheduling};
+use crate::{maps, scheduling, trace};
 
 /// See the module.
 pub struct KernelEnv {
@@ -432,6 +433,11 @@ impl Env for KernelEnv {
     #[inline(always)]
     fn learned_path_mtu(&self, server: AddrV6, mtu: u16) {
         self.tell(Tidings { addr: server, mtu: mtu as u64 });
+    }
+
+    #[inline(always)]
+    fn note(&self, note: impl FnOnce() -> Note) {
+        trace::note(note);
     }
 
     #[inline(always)]

@@ -9,6 +9,11 @@ mod errands;
 mod maps;
 mod packet;
 mod scheduling;
+#[cfg(feature = "traced")]
+mod trace;
+#[cfg(not(feature = "traced"))]
+#[path = "untraced.rs"]
+mod trace;
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
@@ -20,6 +25,7 @@ use xlvs_core::conn::word::Word;
 use xlvs_core::env::{Env, Step};
 use xlvs_core::errand::Kind;
 use xlvs_core::packet::Packet;
+use xlvs_core::trace::Note;
 use xlvs_core::verdict::{DropReason, Verdict};
 use xlvs_core::vlan;
 use xlvs_core::wire::Header;
@@ -34,6 +40,7 @@ use crate::packet::{AnyPacket, AskedPacket, ShortPacket, XdpPacket};
 /// here; the rest is that of the other stages.
 #[xdp(frags)]
 pub fn xlvs_director(ctx: XdpContext) -> u32 {
+    trace::begin(ctx.ctx);
     let env = KernelEnv::new(ctx.ctx);
     let mut packet = ShortPacket::new(ctx.ctx);
     let outcome = director::first(&mut packet, &env);
@@ -158,7 +165,7 @@ fn staged_without_errands<const KIND: u8>(
 #[inline(always)]
 fn staged_at_once<const KIND: u8>(packet: &AnyPacket<KIND>, outcome: Result<Verdict, Stage>) -> u32 {
     match outcome {
-        Ok(verdict) => action_at_once(verdict),
+        Ok(verdict) => action_at_once(packet.ctx(), verdict),
         Err(stage) => next(packet, stage),
     }
 }
@@ -167,6 +174,7 @@ fn staged_at_once<const KIND: u8>(packet: &AnyPacket<KIND>, outcome: Result<Verd
 fn next<const KIND: u8>(packet: &AnyPacket<KIND>, stage: Stage) -> u32 {
     // Only comes back when the daemon has not put the programs there, which it does before it attaches the director, or after
     // more stages than the kernel lets follow one another.
+    trace::note(|| Note::Stage(stage));
     // SAFETY: the array holds XDP programs only; nothing of this frame is used after the call.
     let _missing = unsafe { maps::STAGES.tail_call(&XdpContext::new(packet.ctx()), stage as u32) };
     if let Some(arrival) = KernelEnv::new(packet.ctx()).arrival() {
@@ -178,8 +186,12 @@ fn next<const KIND: u8>(packet: &AnyPacket<KIND>, stage: Stage) -> u32 {
 #[inline(always)]
 fn action(packet: &AskedPacket, verdict: Verdict) -> u32 {
     match verdict {
-        Verdict::Cut { ifindex } => errands::hand_over(packet.ctx(), Kind::Cut as u32, ifindex),
+        Verdict::Cut { ifindex } => {
+            trace::end(packet.ctx(), verdict);
+            errands::hand_over(packet.ctx(), Kind::Cut as u32, ifindex)
+        }
         Verdict::PutTogether { ifindex } => {
+            trace::end(packet.ctx(), verdict);
             errands::hand_over(packet.ctx(), Kind::PutTogether as u32, ifindex)
         }
         verdict => dispatch(packet.ctx(), Sent::pack(Ok(verdict))),
@@ -190,11 +202,12 @@ fn action(packet: &AskedPacket, verdict: Verdict) -> u32 {
 #[inline(never)]
 fn dispatch(ctx: *mut xdp_md, verdict: u64) -> u32 {
     let verdict = Sent::unpack(verdict).unwrap_or(Verdict::Drop(DropReason::Broken));
-    action_at_once(vlan::dispatch(&mut XdpPacket::new(ctx), &KernelEnv::new(ctx), verdict))
+    action_at_once(ctx, vlan::dispatch(&mut XdpPacket::new(ctx), &KernelEnv::new(ctx), verdict))
 }
 
 #[inline(always)]
-fn action_at_once(verdict: Verdict) -> u32 {
+fn action_at_once(ctx: *mut xdp_md, verdict: Verdict) -> u32 {
+    trace::end(ctx, verdict);
     match verdict {
         Verdict::Cut { .. } | Verdict::PutTogether { .. } => XDP_ABORTED,
         Verdict::Pass(_) => XDP_PASS,

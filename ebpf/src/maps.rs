@@ -16,7 +16,7 @@ use xlvs_core::stats::{Counters, Stats};
 use xlvs_core::vlan::{self, Arrival, Device};
 
 /// `BPF_F_MMAPABLE`: the daemon works on the same memory.
-const MMAPABLE: u32 = 1 << 10;
+pub const MMAPABLE: u32 = 1 << 10;
 
 #[map]
 pub static CONNS_V4: Array<Bucket<2>> = Array::pinned(1, MMAPABLE);
@@ -69,8 +69,9 @@ pub static WANTED: RingBuf = RingBuf::pinned(4096, 0);
 pub static ERRANDS: RingBuf = RingBuf::pinned(1 << 20, 0);
 
 /// The programs of the stages after the first. Pinned because the kernel empties a program array when
-/// nobody holds it but programs.
-#[map]
+/// nobody holds it but programs. Those that trace have an array of their own.
+#[cfg_attr(not(feature = "traced"), map)]
+#[cfg_attr(feature = "traced", map(name = "TRACED_STAGES"))]
 pub static STAGES: ProgramArray = ProgramArray::pinned(Stage::COUNT, 0);
 
 /// What a function is handed besides its arguments.

@@ -1,12 +1,15 @@
-//! `xlvs explain` tells what then happens, and changes nothing.
+//! `xlvs explain` tells what then happens, and changes nothing; `xlvs trace` tells what happens, and changes nothing either.
 
 mod common;
 
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use common::{Method, all, eventually, serve, with_director};
-use serde_json::Value;
+use serde_json::{Value, json};
 use xlvs_lab::client::ask_again;
 use xlvs_lab::{Director, Lab, Layout, NameServer};
 
@@ -135,6 +138,131 @@ fn persistence_and_full_servers_are_told() -> Result<()> {
         ensure!(candidates.len() == 2 && candidates.iter().all(is_full), "{told:#}");
         Ok(())
     })
+}
+
+#[test]
+fn a_clients_packets_are_told_step_by_step_and_its_connections_go_on() -> Result<()> {
+    with_director(Layout::TwoNetwork, 2, |lab, director| {
+        let _names = NameServer::on_all(lab, ASK)?;
+        let [nat, tun] = [0, 1].map(|number| SocketAddr::new(lab.vip(number).into(), ASK));
+        let six = SocketAddr::new(lab.layout().vip6(0).into(), ASK);
+        serve(lab, director, ("-t", nat), "rr", &all(lab, Method::Nat))?;
+        serve(lab, director, ("-t", tun), "rr", &all(lab, Method::Tun))?;
+        director.must(&format!("-A -t {six} -s rr"))?;
+        director.must(&format!("-a -t {six} -r [{}]:{ASK} -m", lab.layout().server6(1)))?;
+        let from = |port| SocketAddr::new(lab.layout().client(1).into(), port);
+        let mut stream = lab.client().connect(from(40_000), nat)?;
+        let who = ask_again(&mut stream)?;
+
+        let mut trace = Trace::of(director, &format!("{}/32", lab.layout().client(1)))?;
+        let reply = director.command("trace", &["--from", "10.0.0.0/24", "--count", "1"])?;
+        ensure!(reply.code == Some(1) && reply.err.contains("one trace at a time"), "{reply:?}");
+
+        ensure!(ask_again(&mut stream)? == who, "the connection goes on");
+        let server = lab.servers.iter().find(|server| server.name == who).context("a server answered")?;
+        let told = trace.find("a request of a known connection", |told| goes(told, from(40_000), nat))?;
+        ensure!(steps(&told) == ["connection"] && told["fate"] == "forward", "{told:#}");
+        ensure!(told["steps"][0]["connection"]["state"] == "ESTABLISHED", "{told:#}");
+        ensure!(has(&told["leaves"], &format!("> {}:{ASK}", server.address)), "{told:#}");
+        let told =
+            trace.find("a reply", |told| has(&told["packet"], &format!("{}:{ASK} >", server.address)))?;
+        ensure!(steps(&told).contains(&"connection".to_owned()), "{told:#}");
+        ensure!(has(&told["leaves"], &format!("{nat} > {}", from(40_000))), "{told:#}");
+
+        for (vip, wrapped) in [(nat, ""), (tun, "IP in IP")] {
+            drop(lab.client().connect(from(40_001), vip)?);
+            let told = trace.find("a new connection", |told| {
+                goes(told, from(40_001), vip) && has(&told["packet"], "SYN")
+            })?;
+            let way = ["stage", "no-connection", "service", "scheduled", "opened"];
+            ensure!(steps(&told) == way && has(&told["leaves"], wrapped), "{told:#}");
+            ensure!(told["steps"][4]["connection"]["state"] == "SYN_RECV", "{told:#}");
+        }
+        let nobody = SocketAddr::new(nat.ip(), ASK + 1);
+        ensure!(lab.client().connect(from(40_002), nobody).is_err(), "nobody serves {nobody}");
+        let told = trace.find("what is not forwarded", |told| goes(told, from(40_002), nobody))?;
+        ensure!(told["fate"] == "pass" && told["reason"] == "no_service", "{told:#}");
+
+        drop(trace);
+        eventually("the programs that tell are gone", || Ok(!telling(director)?))?;
+        ensure!(ask_again(&mut stream)? == who, "the connection goes on");
+
+        let client6 = lab.layout().client6(1);
+        let mut trace = Trace::of(director, &format!("{client6}/128"))?;
+        lab.client().ask(six)?;
+        let told = trace.find("an IPv6 connection", |told| has(&told["packet"], &format!("> {six}")))?;
+        ensure!(steps(&told).contains(&"opened".to_owned()), "{told:#}");
+        drop(trace);
+        eventually("the programs that tell are gone", || Ok(!telling(director)?))?;
+
+        let reply = director.command("trace", &["--from", "192.0.2.7", "--for", "1"])?;
+        ensure!(reply.code == Some(0) && reply.out.is_empty(), "nobody has that address: {reply:?}");
+        ensure!(!telling(director)?, "the programs that tell are gone");
+
+        let ask = "curl -sS --unix-socket run/api.sock -X POST 'http://xlvs/api/v1/trace?from=192.0.2.7/32&seconds=1'";
+        let reply = director.shell(ask)?;
+        ensure!(reply.out == "{\"packets\":[],\"missed\":0}", "nobody has that address: {reply:?}");
+
+        let mut trace = Trace::of(director, "10.0.0.0/8")?;
+        director.kill9()?;
+        ensure!(ask_again(&mut stream)? == who, "packets are forwarded without a daemon");
+        ensure!(telling(director)? && trace.find("nothing", |_| true).is_err());
+        director.restart()?;
+        ensure!(!telling(director)?, "the new daemon has put its programs there");
+        ensure!(ask_again(&mut stream)? == who, "the connection goes on");
+        Ok(())
+    })
+}
+
+/// Are the programs that tell still there?
+fn telling(director: &Director) -> Result<bool> {
+    let pins = common::pins(&director.bpffs())?;
+    Ok(pins.iter().any(|pin| pin.ends_with("TRACED_STAGES")))
+}
+
+/// A trace under way.
+struct Trace {
+    answers: Lines<BufReader<UnixStream>>,
+}
+
+impl Trace {
+    /// Of the packets of these clients. It has begun.
+    fn of(director: &Director, clients: &str) -> Result<Self> {
+        let mut stream = UnixStream::connect(director.run_dir().join("control.sock"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let wanted = json!({ "trace": { "clients": clients, "every": 1, "count": null, "limit": null } });
+        writeln!(stream, "{wanted}")?;
+        let mut answers = BufReader::new(stream).lines();
+        let first = answers.next().context("an answer")??;
+        ensure!(first == "\"tracing\"", "{first}");
+        Ok(Self { answers })
+    }
+
+    /// The next packet of this kind.
+    fn find(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
+        for answer in self.answers.by_ref() {
+            let mut answer: Value =
+                serde_json::from_str(&answer.with_context(|| format!("wait for {what}"))?)?;
+            let told = answer["traced"].take();
+            if is_it(&told) {
+                return Ok(told);
+            }
+        }
+        bail!("the trace ended before {what}")
+    }
+}
+
+fn has(words: &Value, part: &str) -> bool {
+    words.as_str().is_some_and(|words| words.contains(part))
+}
+
+fn goes(told: &Value, from: SocketAddr, to: SocketAddr) -> bool {
+    has(&told["packet"], &format!("{from} > {to}"))
+}
+
+fn steps(told: &Value) -> Vec<String> {
+    let steps = told["steps"].as_array().map_or(&[][..], Vec::as_slice);
+    steps.iter().filter_map(|step| step["step"].as_str().map(str::to_owned)).collect()
 }
 
 /// What `xlvs explain` says, having seen that nothing is otherwise afterwards. A late packet of an earlier connection may

@@ -294,8 +294,25 @@ fn the_api_does_what_the_commands_do_and_says_no_in_their_words() -> Result<()> 
             Ok(done(director, "GET", &service, "")?["counters"]["connections"] == 0)
         })?;
 
+        let rules = local(director, "http://xlvs/api/v1/rules")?.0;
+        ensure!(
+            rules == director.shell("xlvs save --rules")?.out && rules.contains(&format!("-t {vip}")),
+            "{rules}"
+        );
+        let last = done(director, "GET", "events", "")?["last"].as_u64().context("a number")?;
+        let heavier = rules.replace("-w 1", "-w 5");
+        let told = done(director, "PUT", "rules", &heavier)?;
+        ensure!(told["made"] == true && director.must("-Ln")?.contains(" 5 "), "{told}");
+        let told = done(director, "GET", &format!("events?after={last}&wait=60"), "")?;
+        let heavier = |event: &serde_json::Value| event["event"] == "weight-changed" && event["to"] == 5;
+        ensure!(told["events"].as_array().is_some_and(|events| events.iter().any(heavier)), "{told}");
+        let told = done(director, "GET", &format!("events?after={}", told["last"]), "")?;
+        ensure!(told["events"] == serde_json::json!([]), "{told}");
+
         let before = director.shell("xlvs save")?.out;
         for (request, code, why) in [
+            (("PUT", "rules", "-A -t 10.0.0.9:80 -s nothing"), 422, "line 1"),
+            (("PUT", "rules", "-E -t 10.0.0.9:80 -s rr"), 422, "line 1"),
             (
                 ("PUT", &*service, "{\"scheduler\":\"rrr\"}"),
                 422,

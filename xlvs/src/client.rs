@@ -56,14 +56,13 @@ impl Client {
         self.next_answer()
     }
 
-    /// Asks for what happens, and hands on every answer until there has been enough (`false`).
-    pub fn watch(
+    /// Asks a question that has many answers, and hands on every one until there has been enough (`false`).
+    pub fn stream(
         &mut self,
-        last: u64,
-        follow: bool,
+        request: &Request,
         mut each: impl FnMut(Answer) -> io::Result<bool>,
     ) -> io::Result<()> {
-        self.send(&Request::Watch { last, follow })?;
+        self.send(request)?;
         while each(self.next_answer()?)? {}
         Ok(())
     }

@@ -121,7 +121,7 @@ fn end_line() {
 }
 
 /// `90`, `90s`, `15m`, `2h`.
-fn duration(text: &str) -> anyhow::Result<Duration> {
+pub fn duration(text: &str) -> anyhow::Result<Duration> {
     let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(at) => text.split_at(at),
         None => (text, "s"),

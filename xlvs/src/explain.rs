@@ -243,7 +243,8 @@ fn write(out: &mut dyn Write, told: &Explanation, paint: Paint) -> io::Result<()
     writeln!(out, "  Fate        {fate}")
 }
 
-fn connection_words(conn: &ConnView) -> String {
+/// A connection in words: its state, what time is left, and its server.
+pub fn connection_words(conn: &ConnView) -> String {
     let seconds = conn.expires_ms / 1000;
     format!("{}, {}:{:02} left, to {}", conn.state, seconds / 60, seconds % 60, conn.dest)
 }

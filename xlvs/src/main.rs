@@ -23,7 +23,9 @@ mod protocol;
 mod rs;
 mod server;
 mod simulate;
+mod sketch;
 mod top;
+mod trace;
 mod tune;
 mod unload;
 mod verify;
@@ -94,6 +96,8 @@ enum Command {
     Top(top::Options),
     /// Tell what happens, a line each: servers up and down, weights, services, revisions, the table, interfaces.
     Watch(watch::Options),
+    /// Tell what becomes of a client's packets, step by step, as the programs in the kernel handle them.
+    Trace(trace::Options),
     /// Show how all servers fare: weight as stated and in force, health, and why.
     Servers(listings::Options),
     /// Give a server no new connections, and wait until it has none.
@@ -177,6 +181,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Servers(options) => server::list(&options),
         Command::Top(options) => top::run(&options),
         Command::Watch(options) => watch::run(&options),
+        Command::Trace(options) => trace::run(&options),
         Command::Drain(options) => drain::run(&options),
         Command::Completions(options) => words::completions(Cli::command(), &options),
         Command::Man(page) => words::page(Cli::command(), &page),

@@ -9,6 +9,7 @@ use xlvs_model::{Change, Model, Refusal, ServerKey, ServiceKey, Timeouts};
 use crate::event::Event;
 use crate::explain::{Explanation, Question};
 use crate::overview::Overview;
+use crate::trace::{Traced, Wanted};
 
 /// A question to the daemon.
 #[derive(Debug, Serialize, Deserialize)]
@@ -91,6 +92,9 @@ pub enum Request {
         /// Also what happens from now on.
         follow: bool,
     },
+    /// Tell what becomes of these packets: many answers, [`Answer::Tracing`] when it begins and [`Answer::Done`] when it ends by
+    /// itself.
+    Trace(Wanted),
     /// The timeouts that `--set` changes.
     Timeouts,
     /// What a listing's head says.
@@ -166,8 +170,12 @@ pub enum Answer {
     Connection(ConnView),
     /// Something that happened.
     Event(Event),
-    /// So many events came too fast for the reader.
+    /// So many events, or steps, came too fast for the reader.
     Missed(u64),
+    /// Packets are told of from now on.
+    Tracing,
+    /// A packet, and what became of it.
+    Traced(Box<Traced>),
     /// Timeouts.
     Timeouts(Timeouts),
     /// The listing's head.

@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::event::Happening;
 use crate::paint::Paint;
 use crate::paths::Paths;
-use crate::protocol::Answer;
+use crate::protocol::{Answer, Request};
 
 /// What to tell, and for how long.
 #[derive(Args, Clone, Debug)]
@@ -39,7 +39,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut left = options.count;
     let follow = !options.no_follow;
     let last = options.last.unwrap_or(if follow { 0 } else { u64::MAX });
-    let watched = Client::connected(&options.paths)?.watch(last, follow, |answer| {
+    let watched = Client::connected(&options.paths)?.stream(&Request::Watch { last, follow }, |answer| {
         if matches!(answer, Answer::Done) {
             return Ok(false);
         }

@@ -23,7 +23,8 @@ pub fn build() -> Result<(PathBuf, Objects)> {
 /// Tells the build scripts of the crates that embed an object where it lies.
 pub fn with_objects<'a>(cargo: &'a mut Command, objects: &Objects) -> &'a mut Command {
     cargo.current_dir(place::root());
-    cargo.env("XLVS_EBPF_OBJECT", &objects.director).env("XLVS_EDGE_OBJECT", &objects.edge);
+    cargo.env("XLVS_EBPF_OBJECT", &objects.director).env("XLVS_TRACED_OBJECT", &objects.traced);
+    cargo.env("XLVS_EDGE_OBJECT", &objects.edge);
     cargo.env("XLVS_BENCH_OBJECT", &objects.bench).env("XLVS_REALSERVER_OBJECT", &objects.realserver)
 }
 

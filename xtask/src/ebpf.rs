@@ -12,6 +12,8 @@ use crate::{place, symbols};
 pub struct Objects {
     /// The director's programs and maps.
     pub director: PathBuf,
+    /// The same, in the edition that tells what becomes of packets.
+    pub traced: PathBuf,
     /// The real server's tunnel end.
     pub realserver: PathBuf,
     /// The lab's own program, for the far ends of its links.
@@ -25,21 +27,28 @@ pub fn build() -> Result<Objects> {
     let toolchain = Toolchain::find_or_install()?;
     println!("==> building the eBPF objects");
     let build_dir = place::objects().join("build");
-    run(toolchain.cargo_build().current_dir(place::root().join("ebpf")).arg("--target-dir").arg(&build_dir))?;
     let built = build_dir.join(toolchain.target()).join("release");
+    let build = |words: &[&str]| {
+        let mut cargo = toolchain.cargo_build();
+        run(cargo.current_dir(place::root().join("ebpf")).arg("--target-dir").arg(&build_dir).args(words))
+    };
+    build(&["--features", "traced", "--bin", "xlvs-ebpf"])?;
+    let traced = publish(&built, "xlvs-ebpf", "xlvs-traced")?;
+    build(&[])?;
     Ok(Objects {
-        director: publish(&built, "xlvs-ebpf")?,
-        realserver: publish(&built, "xlvs-realserver")?,
-        edge: publish(&built, "xlvs-edge")?,
-        bench: publish(&built, "xlvs-bench")?,
+        traced,
+        director: publish(&built, "xlvs-ebpf", "xlvs-ebpf")?,
+        realserver: publish(&built, "xlvs-realserver", "xlvs-realserver")?,
+        edge: publish(&built, "xlvs-edge", "xlvs-edge")?,
+        bench: publish(&built, "xlvs-bench", "xlvs-bench")?,
     })
 }
 
-fn publish(built: &Path, name: &str) -> Result<PathBuf> {
+fn publish(built: &Path, name: &str, published: &str) -> Result<PathBuf> {
     let from = built.join(name);
     ensure!(from.exists(), "ebpf/ built no object named {name}");
     symbols::refuse_panics(&from)?;
-    let to = place::objects().join(name);
+    let to = place::objects().join(published);
     copy_if_changed(&from, &to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
     println!("    {}", to.display());
     Ok(to)

@@ -17,6 +17,7 @@ use crate::sched::{self, Choice, Question};
 use crate::server::Server;
 use crate::service::{Block, Service};
 use crate::stats::{Counters, Stats};
+use crate::trace::Note;
 use crate::vlan::{Arrival, Device};
 use crate::wire::AddrV6;
 
@@ -132,6 +133,9 @@ pub trait Env {
     fn learned_path_mtu(&self, server: AddrV6, mtu: u16);
     /// The packet that is being decided about leaves in pieces of so many bytes at the most ([`crate::verdict::Verdict::Cut`]).
     fn cut_to(&self, bytes: u16);
+    /// Tells whoever traces this packet of a step on its way. Only one edition of the programs does.
+    #[inline(always)]
+    fn note(&self, _note: impl FnOnce() -> Note) {}
     /// Calls `step` for 0, 1, 2, … `n` − 1 while it returns `true`.
     fn repeat<S: Step>(&self, n: u32, step: &mut S);
 }

@@ -38,6 +38,7 @@ pub mod service;
 pub mod state;
 pub mod stats;
 pub mod tidings;
+pub mod trace;
 pub mod tunnel_end;
 pub mod unaligned;
 pub mod verdict;

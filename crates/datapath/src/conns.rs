@@ -29,26 +29,51 @@ const TICK_MS: u64 = 1000 / Tick::PER_SECOND as u64;
 /// whether or not the sweep has seen it yet.
 pub fn each_in(tables: &Tables, now: Tick, slots: Range<u32>, mut show: impl FnMut(ConnView)) {
     for slot in slots {
-        let view = match tables.family_of(slot) {
-            (false, slot) => {
-                shown::<family::V4, _, 2>(tables, now, &Buckets(&tables.conns_v4), slot, IpAddr::from)
-            }
-            (true, slot) => {
-                let address = |addr: AddrV6| IpAddr::from(addr.bytes());
-                shown::<family::V6, _, 5>(tables, now, &Buckets(&tables.conns_v6), slot, address)
-            }
-        };
+        let view = held_in(tables, slot).and_then(|held| view(tables, now, held.lasting(tables, now), &held));
         view.into_iter().for_each(&mut show);
     }
 }
 
-fn shown<F, M, const K: usize>(
-    tables: &Tables,
-    now: Tick,
-    memory: &M,
-    slot: SlotId,
-    address: impl Fn(F::Addr) -> IpAddr,
-) -> Option<ConnView>
+/// The entry in this slot as it was when it had this word. `None`: another one is there by now.
+pub fn as_it_was(tables: &Tables, slot: u32, word: Word) -> Option<ConnView> {
+    let held = held_in(tables, slot).filter(|held| held.word.is_same_entry(word))?;
+    view(tables, word.last_seen(), word, &held)
+}
+
+/// An entry, of either family.
+pub(crate) struct Held {
+    /// Its word.
+    pub word: Word,
+    /// Client and VIP.
+    pub ends: Ends<IpAddr>,
+    /// Its server.
+    pub entry: Entry,
+    /// It is a template that controls connections.
+    pub controls: bool,
+}
+
+impl Held {
+    /// Its word, with the time that it gets for as long as it controls connections.
+    fn lasting(&self, tables: &Tables, now: Tick) -> Word {
+        let (mut word, config) = (self.word, tables.config());
+        while self.controls && is_expired(word, now, config.timeout(word.class())) {
+            word = rearmed(config, word);
+        }
+        word
+    }
+}
+
+fn held_in(tables: &Tables, slot: u32) -> Option<Held> {
+    match tables.family_of(slot) {
+        (false, slot) => held::<family::V4, _, 2>(&Buckets(&tables.conns_v4), slot, IpAddr::from),
+        (true, slot) => {
+            let address = |addr: AddrV6| IpAddr::from(addr.bytes());
+            held::<family::V6, _, 5>(&Buckets(&tables.conns_v6), slot, address)
+        }
+    }
+}
+
+fn held<F, M, const K: usize>(memory: &M, slot: SlotId, address: impl Fn(F::Addr) -> IpAddr) -> Option<Held>
 where
     F: Family<K>,
     M: Memory<K>,
@@ -62,30 +87,17 @@ where
         to_port: ends.to_port,
         protocol: ends.protocol,
     };
-    if !found.is_there() {
-        return None;
-    }
-    let (mut word, config) = (found.word, tables.config());
-    let controls = word.template() && Link(found.body.link.load()).controlled() != 0;
-    while controls && is_expired(word, now, config.timeout(word.class())) {
-        word = rearmed(config, word);
-    }
-    view(tables, now, word, &ends, entry)
+    let controls = found.word.template() && Link(found.body.link.load()).controlled() != 0;
+    found.is_there().then_some(Held { word: found.word, ends, entry, controls })
 }
 
 /// An entry as listings show it, unless it has expired.
-pub(crate) fn view(
-    tables: &Tables,
-    now: Tick,
-    word: Word,
-    ends: &Ends<IpAddr>,
-    entry: Entry,
-) -> Option<ConnView> {
+pub(crate) fn view(tables: &Tables, now: Tick, word: Word, held: &Held) -> Option<ConnView> {
     let timeout = tables.config().timeout(word.class());
     if is_expired(word, now, timeout) {
         return None;
     }
-    let Ends { from, from_port, to, to_port, protocol } = *ends;
+    let Held { ends: Ends { from, from_port, to, to_port, protocol }, entry, .. } = *held;
     let server = tables.servers.get(entry.server() as usize)?;
     let left = timeout.saturating_sub(now.since(word.last_seen()));
     // The kernel's way to make a template void is to give it a port that no packet can name.

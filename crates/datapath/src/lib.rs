@@ -22,4 +22,5 @@ pub mod rehearsal;
 pub mod roster;
 pub mod sweep;
 pub mod tables;
+pub mod trace;
 pub mod xdp;

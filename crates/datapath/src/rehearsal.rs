@@ -26,7 +26,7 @@ use xlvs_core::vlan::{Arrival, Device};
 use xlvs_core::wire::AddrV6;
 use xlvs_model::view::ConnView;
 
-use crate::conns;
+use crate::conns::{self, Held};
 use crate::overlay::Overlay;
 use crate::tables::Tables;
 
@@ -148,7 +148,8 @@ impl<'t> Rehearsal<'t> {
             _ => return None,
         };
         let ends = Ends { from: tuple.client.ip(), from_port, to: tuple.dest.ip(), to_port, protocol };
-        let view = conns::view(self.tables, self.now, word, &ends, entry)?;
+        let held = Held { word, ends, entry, controls: false };
+        let view = conns::view(self.tables, self.now, word, &held)?;
         Some(Connection { view, server: entry.server(), method: entry.method() })
     }
 

@@ -118,7 +118,7 @@ pub enum XdpError {
     },
 }
 
-fn file_error(path: &Path) -> impl FnOnce(io::Error) -> XdpError {
+pub(crate) fn file_error(path: &Path) -> impl FnOnce(io::Error) -> XdpError {
     let path = path.to_owned();
     move |source| XdpError::File { path, source }
 }
@@ -183,11 +183,15 @@ impl Pins {
         self.root.join("maps")
     }
 
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
+    }
+
     fn links(&self) -> PathBuf {
         self.root.join("links")
     }
 
-    fn link(&self, interface: &str) -> PathBuf {
+    pub(crate) fn link(&self, interface: &str) -> PathBuf {
         // Names on a BPF file system have no dots; interfaces' may (`eth0.100`).
         self.links().join(interface.replace('.', "%"))
     }
@@ -276,12 +280,9 @@ impl Xdp {
         let found = pins.exist()?;
         fs::create_dir_all(pins.maps()).map_err(file_error(&pins.maps()))?;
         fs::create_dir_all(pins.links()).map_err(file_error(&pins.links()))?;
-        let mut ebpf = load_object(&pins, &sizes)?;
-        for name in STAGES.map(|(_, name)| name).into_iter().chain(PROGRAMS) {
-            let program = program_mut(&mut ebpf, name)?;
-            program.load().map_err(|e| XdpError::Load(format!("{name}: {}", explain(&e))))?;
-        }
-        link_stages(&mut ebpf)?;
+        let mut ebpf = load_object(&pins, &sizes, objects::DIRECTOR)?;
+        load_programs(&mut ebpf, &PROGRAMS)?;
+        link_stages(&mut ebpf, "STAGES")?;
         let tables = Arc::new(map_tables(&mut ebpf, sizes)?);
         if !found {
             tables.config().set_defaults(seed);
@@ -297,6 +298,11 @@ impl Xdp {
             Ok((name, info.verified_instruction_count().unwrap_or(0)))
         };
         names.map(count).collect()
+    }
+
+    /// Where it is pinned.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// The memory.
@@ -376,7 +382,7 @@ impl Xdp {
 
     fn attach_somehow(&mut self, interface: &str, ifindex: u32, mode: Mode) -> Result<bool, XdpError> {
         let path = self.pins.link(interface);
-        if path.exists() && self.take_over(&path)? {
+        if path.exists() && put_into(&mut self.ebpf, &path)? {
             return is_native(ifindex).map_err(|why| XdpError::Attach {
                 interface: interface.to_owned(),
                 why: format!("how its program runs cannot be seen: {why}"),
@@ -403,22 +409,12 @@ impl Xdp {
         }
     }
 
-    /// Puts our program into a pinned link. `false`: the link is dead (its interface was deleted) and was removed.
-    fn take_over(&mut self, path: &Path) -> Result<bool, XdpError> {
-        let link = match PinnedLink::from_pin(path) {
-            Ok(link) => FdLink::from(link),
-            Err(LinkError::SyscallError(e)) => return Err(file_error(path)(e.io_error)),
-            Err(e) => return Err(XdpError::HalfMade { path: path.to_owned(), what: e.to_string() }),
-        };
-        let replaced = XdpLink::try_from(link).map_err(|e| e.to_string()).and_then(|link| {
-            let program = program_mut(&mut self.ebpf, "xlvs_director").map_err(|e| e.to_string())?;
-            program.attach_to_link(link).map_err(|e| explain(&e))
-        });
-        if replaced.is_err() {
-            fs::remove_file(path).map_err(file_error(path))?;
-            return Ok(false);
+    /// Puts our program into all pinned links.
+    pub(crate) fn take_over_all(&mut self) -> Result<(), XdpError> {
+        for interface in self.pins.attached()? {
+            let _gone_with_its_interface = put_into(&mut self.ebpf, &self.pins.link(&interface))?;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn attach_new(&mut self, interface: &str, mode: XdpMode, path: &Path) -> Result<(), XdpError> {
@@ -611,7 +607,40 @@ fn check_release(release: String) -> Result<(), XdpError> {
     if version < (6, 12) { Err(XdpError::OldKernel { found: release }) } else { Ok(()) }
 }
 
-fn load_object(pins: &Pins, sizes: &Sizes) -> Result<Ebpf, XdpError> {
+/// Puts an object's director into a pinned link. `false`: the link is dead (its interface was deleted) and was removed.
+pub(crate) fn put_into(ebpf: &mut Ebpf, path: &Path) -> Result<bool, XdpError> {
+    let link = match PinnedLink::from_pin(path) {
+        Ok(link) => FdLink::from(link),
+        Err(LinkError::SyscallError(e)) => return Err(file_error(path)(e.io_error)),
+        Err(e) => return Err(XdpError::HalfMade { path: path.to_owned(), what: e.to_string() }),
+    };
+    let link = XdpLink::try_from(link)
+        .map_err(|e| XdpError::HalfMade { path: path.to_owned(), what: e.to_string() })?;
+    match program_mut(ebpf, "xlvs_director")?.attach_to_link(link) {
+        Ok(_) => Ok(true),
+        Err(ProgramError::SyscallError(e)) if e.io_error.raw_os_error() == Some(nix::libc::ENOLINK) => {
+            fs::remove_file(path).map_err(file_error(path))?;
+            Ok(false)
+        }
+        Err(e) => Err(XdpError::Attach { interface: interface_of(path), why: explain(&e) }),
+    }
+}
+
+/// The interface that a pinned link is of.
+fn interface_of(link: &Path) -> String {
+    link.file_name().map_or_else(String::new, |name| name.to_string_lossy().replace('%', "."))
+}
+
+/// Has the kernel load these programs, and those of the stages.
+pub(crate) fn load_programs(ebpf: &mut Ebpf, names: &[&str]) -> Result<(), XdpError> {
+    for name in STAGES.iter().map(|(_, name)| name).chain(names) {
+        let program = program_mut(ebpf, name)?;
+        program.load().map_err(|e| XdpError::Load(format!("{name}: {}", explain(&e))))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn load_object(pins: &Pins, sizes: &Sizes, object: &[u8]) -> Result<Ebpf, XdpError> {
     let service_buckets = sizes.service_buckets();
     let ticks = ticks_in_2_24_jiffies();
     let mut loader = EbpfLoader::new();
@@ -641,7 +670,7 @@ fn load_object(pins: &Pins, sizes: &Sizes) -> Result<Ebpf, XdpError> {
         .override_global("AFFINITY_BUCKETS", &sizes.affinity, true)
         .override_global("STATS_PER_CPU", &sizes.stats, true)
         .override_global("TICKS_IN_2_24_JIFFIES", &ticks, true);
-    loader.load(objects::DIRECTOR).map_err(|e| XdpError::Load(explain(&e)))
+    loader.load(object).map_err(|e| XdpError::Load(explain(&e)))
 }
 
 fn program<'e>(ebpf: &'e Ebpf, name: &str) -> Result<&'e XdpProgram, XdpError> {
@@ -656,10 +685,10 @@ fn program_mut<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut XdpProgram,
 
 /// Puts the programs of the later stages where the director calls them. The array is pinned, since the kernel empties one that
 /// nobody holds but programs; an older director calls the new programs until it is replaced too, over the same tables.
-fn link_stages(ebpf: &mut Ebpf) -> Result<(), XdpError> {
-    let missing = || XdpError::Load("the object has no program array STAGES".to_owned());
+pub(crate) fn link_stages(ebpf: &mut Ebpf, name: &str) -> Result<(), XdpError> {
+    let missing = || XdpError::Load(format!("the object has no program array {name}"));
     let mut array =
-        ProgramArray::try_from(ebpf.take_map("STAGES").ok_or_else(missing)?).map_err(|_| missing())?;
+        ProgramArray::try_from(ebpf.take_map(name).ok_or_else(missing)?).map_err(|_| missing())?;
     for (stage, name) in STAGES {
         let fd = program(ebpf, name)?.fd().and_then(|fd| Ok(fd.try_clone()?));
         let fd = fd.map_err(|e| XdpError::Load(explain(&e)))?;
@@ -691,7 +720,7 @@ fn map_tables(ebpf: &mut Ebpf, sizes: Sizes) -> Result<Tables, XdpError> {
     })
 }
 
-fn region<T>(ebpf: &mut Ebpf, name: &str, len: u32) -> Result<Region<T>, XdpError> {
+pub(crate) fn region<T>(ebpf: &Ebpf, name: &str, len: u32) -> Result<Region<T>, XdpError> {
     let Some(Map::Array(data)) = ebpf.map(name) else {
         return Err(XdpError::Load(format!("the object has no array {name}")));
     };

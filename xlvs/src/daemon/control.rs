@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter, Lines};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use xlvs_datapath::conns::{self, Discrepancy};
 use xlvs_datapath::engine::ApplyError;
 use xlvs_health::OperatorWord;
@@ -16,10 +17,11 @@ use xlvs_model::view::{ConnView, Info};
 use xlvs_model::{Change, Config, Tunable, wanted};
 
 use super::configure::Wish;
-use super::{Daemon, configure, events, explain, site, status, upkeep};
+use super::{Daemon, configure, events, explain, site, status, trace, upkeep};
 use crate::event::By;
 use crate::paths::Paths;
 use crate::protocol::{Answer, Request};
+use crate::trace::Wanted;
 
 /// Opens the socket, for root only, unless it is given. The lock is held, so a socket that is there belongs to nobody.
 pub fn listen(
@@ -69,6 +71,7 @@ async fn converse(daemon: &Daemon, stream: UnixStream) -> io::Result<()> {
             Ok(Request::Watch { last, follow: true }) => {
                 return watch(daemon, last, &mut lines, &mut out).await;
             }
+            Ok(Request::Trace(wanted)) => return traced(daemon, wanted, &mut lines, &mut out).await,
             Ok(Request::Watch { last, follow: false }) => past(daemon, last, &mut out).await?,
             Ok(request) => say(&mut out, &answer(daemon, request).await).await?,
             Err(e) => say(&mut out, &Answer::Failed(format!("the command was not understood: {e}"))).await?,
@@ -137,7 +140,7 @@ pub async fn answer(daemon: &Daemon, request: Request) -> Answer {
             Ok(explanation) => Answer::Explanation(Box::new(explanation)),
             Err(why) => Answer::Failed(why),
         },
-        Request::Connections | Request::Watch { .. } => {
+        Request::Connections | Request::Watch { .. } | Request::Trace(_) => {
             Answer::Failed("it is answered by a stream".to_owned())
         }
     }
@@ -267,6 +270,9 @@ async fn past<W: AsyncWriteExt + Unpin>(daemon: &Daemon, last: u64, out: &mut W)
     say(out, &Answer::Done).await
 }
 
+/// Packets that were traced and wait for the reader; beyond them the programs' ring fills.
+const PACKETS_AT_ONCE: usize = 64;
+
 /// Events that are copied from the ring before they are written out.
 const EVENTS_AT_ONCE: usize = 256;
 
@@ -296,6 +302,34 @@ async fn watch<R: AsyncBufRead + Unpin, W: AsyncWriteExt + Unpin>(
             _ = lines.next_line() => return Ok(()),
         }
     }
+}
+
+/// Streams what becomes of packets until there has been enough or the reader hangs up.
+async fn traced<R: AsyncBufRead + Unpin, W: AsyncWriteExt + Unpin>(
+    daemon: &Daemon,
+    wanted: Wanted,
+    lines: &mut Lines<R>,
+    out: &mut W,
+) -> io::Result<()> {
+    let (to, told) = mpsc::channel(PACKETS_AT_ONCE);
+    let hand_on = async move {
+        // Dropped when this ends, by which the other knows that nobody reads any more.
+        let mut told = told;
+        loop {
+            tokio::select! {
+                answer = told.recv() => match answer {
+                    Some(answer) => {
+                        say(out, &answer).await?;
+                        out.flush().await?;
+                    }
+                    None => return Ok(()),
+                },
+                // Whoever watches says nothing more.
+                _ = lines.next_line() => return Ok(()),
+            }
+        }
+    };
+    tokio::join!(trace::trace(daemon, wanted, to), hand_on).1
 }
 
 /// Counters and table move while packets flow: what differs is looked at again, and only what differs in the same way is

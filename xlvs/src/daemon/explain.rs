@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 use xlvs_core::sched::Scheduler;
 use xlvs_core::sched::wlc::overhead;
 use xlvs_core::verdict::{DropReason, PassReason, Verdict};
@@ -16,6 +16,7 @@ use xlvs_model::view::ServerView;
 use xlvs_model::{ServerKey, ServiceKey};
 
 use super::Daemon;
+use super::trace::interface;
 use crate::explain::{Candidate, Explanation, Fate, Kind, Question, Scheduling};
 use crate::plan;
 use crate::simulate::wire::{self, ACK, FIN, PSH, RST, SYN, Transport};
@@ -99,14 +100,15 @@ fn packet(protocol: u8, kind: Kind) -> Result<(Transport, &'static [u8], &'stati
 }
 
 /// Whose number this is.
-fn place_of(engine: &Engine, id: u32) -> Option<(ServiceKey, ServerKey)> {
+pub(super) fn place_of(engine: &Engine, id: u32) -> Option<(ServiceKey, ServerKey)> {
     engine.roster().seats().find_map(|(service, seat)| {
         let server = seat.lanes.iter().find(|(_, lane)| lane.id == id)?.0;
         Some((*service, *server))
     })
 }
 
-fn service_of(engine: &Engine, id: u32) -> Option<ServiceKey> {
+/// Whose number this is.
+pub(super) fn service_of(engine: &Engine, id: u32) -> Option<ServiceKey> {
     engine.roster().seats().find(|(_, seat)| seat.id == id && seat.alive).map(|(key, _)| *key)
 }
 
@@ -163,9 +165,7 @@ fn fate_of(outcome: &Outcome) -> (Fate, Option<&'static str>, String) {
             (Fate::Forward, None, format!("a reply: {way}"))
         }
         Verdict::Transmit { ifindex } | Verdict::Redirect { ifindex } | Verdict::Cut { ifindex } => {
-            let name = if_indextoname(ifindex)
-                .map_or_else(|_| format!("interface {ifindex}"), |name| name.to_string_lossy().into_owned());
-            (Fate::Forward, None, format!("sent to the server by {name}"))
+            (Fate::Forward, None, format!("sent to the server by {}", interface(ifindex)))
         }
         Verdict::PutTogether { .. } => {
             (Fate::Forward, None, "a fragment: it waits for the others".to_owned())
@@ -177,11 +177,13 @@ fn fate_of(outcome: &Outcome) -> (Fate, Option<&'static str>, String) {
     }
 }
 
-fn pass(reason: PassReason, what: &str) -> (Fate, Option<&'static str>, String) {
+/// What passing is, in words.
+pub(super) fn pass(reason: PassReason, what: &str) -> (Fate, Option<&'static str>, String) {
     (Fate::Pass, Some(reason.label()), format!("{what}: {}", reason.sentence()))
 }
 
-fn drop_because(reason: DropReason) -> (Fate, Option<&'static str>, String) {
+/// What dropping is, in words.
+pub(super) fn drop_because(reason: DropReason) -> (Fate, Option<&'static str>, String) {
     (Fate::Drop, Some(reason.label()), format!("dropped: {}", reason.sentence()))
 }
 

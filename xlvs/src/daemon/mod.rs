@@ -18,6 +18,7 @@ mod site;
 mod start;
 mod status;
 mod supervisor;
+mod trace;
 mod upkeep;
 mod work;
 
@@ -137,6 +138,8 @@ pub struct Daemon {
     work: work::Work,
     /// What happened, for those who watch.
     events: events::Events,
+    /// Packets are being traced.
+    tracing: Cell<bool>,
     began: Instant,
 }
 
@@ -217,6 +220,7 @@ async fn serve(options: Options, fixed_interfaces: bool, config: Option<Config>)
         () = supervisor::beat() => {}
     }
     supervisor::told_stopping();
+    trace::end(&daemon);
     if is_ours {
         let _gone = std::fs::remove_file(daemon.options.paths.socket());
     }

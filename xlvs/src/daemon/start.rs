@@ -50,6 +50,7 @@ pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<(Daemon
                 fragments: Cell::default(),
                 work: Work::default(),
                 events: Events::default(),
+                tracing: Cell::new(false),
                 began: Instant::now(),
             };
             for (interface, native) in &*daemon.native.borrow() {
@@ -121,6 +122,8 @@ fn load_and_attach(
     for interface in xdp.detach_others(&options.interfaces)? {
         tracing::info!(%interface, "detached: it is not named any more");
     }
+    // An older daemon may have been killed while it traced; its programs have all been replaced now.
+    xdp.pins().forget_trace()?;
     Ok((xdp, native))
 }
 

@@ -19,6 +19,7 @@ use crate::persist;
 use crate::server::{self, Server};
 use crate::service::{block_of, lane_of};
 use crate::state::Direction;
+use crate::trace::Note;
 use crate::verdict::DropReason;
 
 /// The kernel's order: its mark's service; the very port; FTP's service for what may be its data; the service for all ports.
@@ -233,6 +234,7 @@ fn connect<F: Family<K>, E: Env, const K: usize>(
             Refused::Exists | Refused::Contended => Ok(Decision::Again),
         };
     }
+    env.note(|| Note::opened::<K>(found.id));
     count_connection(env, server, flow);
     Ok(Decision::Forward(entry))
 }

@@ -64,7 +64,22 @@ pub enum Stage {
 
 impl Stage {
     /// How many there are.
-    pub const COUNT: u32 = 11;
+    pub const COUNT: u32 = Self::ALL.len() as u32;
+
+    /// All of them, by their numbers.
+    pub const ALL: [Self; 11] = [
+        Self::ReplyV4,
+        Self::RequestV4,
+        Self::KnownV6,
+        Self::ReplyV6,
+        Self::RequestV6,
+        Self::RelatedV4,
+        Self::RelatedV6,
+        Self::HearsayV4,
+        Self::HearsayV6,
+        Self::Fragments,
+        Self::Unusual,
+    ];
 
     /// The first stage of a packet that was put together, by its ethertype.
     pub const fn of_whole(kind: u16) -> Self {

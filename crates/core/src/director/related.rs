@@ -24,6 +24,7 @@ use crate::method::Method;
 use crate::packet::{Packet, by_reference};
 use crate::parse::{FARTHEST_L4, L3, Transport};
 use crate::server;
+use crate::trace::Note;
 use crate::verdict::{DropReason, PassReason, Verdict};
 use crate::vlan;
 use crate::wire::Icmp;
@@ -188,6 +189,7 @@ fn find_entry<F: Family<K>, E: Env, const K: usize>(
     let found = memory.look_up(&probe).and_then(|slot| table::hold(memory, slot, &probe));
     let Some(found) = found.filter(|found| !flow.has_outlived(found.word)) else { return NO_ENTRY };
     let entry = found.body.entry.load();
+    env.note(|| Note::connection::<K>(found.id));
     if let Some(server) = env.server(Entry(entry).server()) {
         count_in(env, server, flow.net.len);
     }
@@ -271,9 +273,10 @@ fn is_request_known<F: Family<K>, E: Env, const K: usize>(
     let memory = F::replies(env);
     let probe = flow.probe(memory, F::key(&quote.reversed(), Kind::Conn));
     let reply = memory.look_up(&probe).and_then(|slot| table::hold(memory, slot, &probe));
-    let Some(Connection { entry, virt, .. }) = reply.and_then(|reply| behind(env, flow, reply)) else {
+    let Some(Connection { found, entry, virt }) = reply.and_then(|reply| behind(env, flow, reply)) else {
         return false;
     };
+    env.note(|| Note::connection::<K>(found.id));
     if let Some(server) = env.server(entry.server()) {
         count_out(env, server, flow.net.len);
     }

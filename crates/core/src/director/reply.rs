@@ -13,6 +13,7 @@ use crate::forward::{self, Hindrance};
 use crate::method::Method;
 use crate::packet::{Packet, by_reference};
 use crate::state::Direction;
+use crate::trace::Note;
 use crate::verdict::{DropReason, PassReason, Verdict};
 use crate::vlan;
 
@@ -42,6 +43,7 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     if !try_advance(env, flow, &found, entry.server(), Direction::Output) {
         return None;
     }
+    env.note(|| Note::connection::<K>(found.id));
     if let Some(server) = env.server(entry.server()) {
         count_out(env, server, flow.net.len);
     }
@@ -149,6 +151,7 @@ fn find<F: Family<K>, E: Env, const K: usize>(
     if !advance(env, flow, &found, entry.server(), Direction::Output) {
         return None;
     }
+    env.note(|| Note::connection::<K>(found.id));
     let server = env.server(entry.server())?;
     *way = Way { virt, inside: F::server_source(server) };
     count_out(env, server, flow.net.len);
@@ -206,6 +209,7 @@ fn observe<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>)
     if is_nat || !advance(env, flow, &found, entry.server(), Direction::Output) {
         return false;
     }
+    env.note(|| Note::connection::<K>(found.id));
     if let Some(server) = env.server(entry.server()) {
         count_out(env, server, flow.net.len);
     }

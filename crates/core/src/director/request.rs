@@ -22,6 +22,7 @@ use crate::sctp::state::SctpState;
 use crate::server;
 use crate::service::{block_of, lane_of};
 use crate::state::TcpState;
+use crate::trace::Note;
 use crate::verdict::{DropReason, PassReason, Verdict};
 
 /// How often a packet starts over because the entry that it found was taken away, or another processor was faster.
@@ -59,6 +60,7 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     }
     count_in_packet(&found, link);
     count_in(env, server, flow.net.len);
+    env.note(|| Note::connection::<K>(found.id));
     let sent = forward::to_server_at_once::<F, P, E, K>(packet, env, &flow.net, server, entry, &hop);
     Some(sent.unwrap_or_else(Verdict::Drop))
 }
@@ -111,6 +113,9 @@ impl<F: Family<K>, E: Env, const K: usize> Step for Attempts<'_, F, E, K> {
     fn turn(&mut self, i: u32) -> bool {
         self.decision = attempt(self.env, self.flow);
         let again = matches!(self.decision.unpack(), Decision::Again) && i + 1 < ATTEMPTS;
+        if again {
+            self.env.note(|| Note::Again);
+        }
         if !again && self.flow.looks_new() {
             forget_predecessor(self.env);
         }
@@ -248,6 +253,7 @@ fn go_on<F: Family<K>, E: Env, const K: usize>(
     if !advance(env, flow, &found, entry.server(), request_direction(found.word)) {
         return Decision::Again;
     }
+    env.note(|| Note::connection::<K>(found.id));
     count_in_packet(&found, Link(found.body.link.load()));
     count_in(env, server, flow.net.len);
     Decision::Forward(entry)
@@ -256,6 +262,7 @@ fn go_on<F: Family<K>, E: Env, const K: usize>(
 /// Removes an entry that has had its time; the packet then goes on as if there had been none.
 #[inline(always)]
 fn retire<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>, found: &Found<'_, K>) {
+    env.note(|| Note::Ended);
     if expire::remove::<F, E, K>(env, flow.config, found)
         && let Some(counters) = env.counters()
     {

@@ -12,6 +12,7 @@ use crate::persist::{self, Without};
 use crate::sched;
 use crate::sctp::state::Event;
 use crate::service::{self, Service, block_of, lane_of};
+use crate::trace::Note;
 use crate::verdict::{DropReason, PassReason};
 use crate::wire::{ip_protocol, tcp_flag};
 
@@ -21,6 +22,7 @@ pub fn schedule<F: Family<K>, E: Env, const K: usize>(
     env: &E,
     flow: &Flow<'_, F, K>,
 ) -> Result<Opening, Decision> {
+    env.note(|| Note::NoConnection);
     if flow.is_ipsec() {
         return Err(Decision::Pass(PassReason::Protocol));
     }
@@ -28,6 +30,7 @@ pub fn schedule<F: Family<K>, E: Env, const K: usize>(
         return Err(Decision::Pass(PassReason::NoConnection));
     }
     let Some(id) = find_service(env, flow) else { return Err(Decision::Pass(PassReason::NoService)) };
+    env.note(|| Note::Service(id));
     let Some(service) = env.service(id) else { return Err(Decision::Drop(DropReason::Broken)) };
     if is_thinned_out(flow.config) {
         return Err(Decision::Drop(DropReason::Pressure));
@@ -74,11 +77,14 @@ fn choose<F: Family<K>, E: Env, const K: usize>(
         if is_persistent { F::find_template(env, &flow.asked(id)).slot() } else { Err(Without::Template) };
     let (server, link, wants) = match template {
         Ok(slot) => {
+            env.note(|| Note::Template);
             let template = table::at(F::conns(env), slot).ok_or(Decision::Again)?;
             (Entry(template.body.entry.load()).server(), Link::to_template(slot.0), Wants::Entry)
         }
         Err(Without::Template) => {
-            let server = pick(env, flow, id, service).ok_or(nobody(flow, service))?;
+            let picked = pick(env, flow, id, service);
+            env.note(|| picked.map_or(Note::NobodyScheduled, Note::Scheduled));
+            let server = picked.ok_or(nobody(flow, service))?;
             (server, Link::NONE, if is_persistent { Wants::Template } else { Wants::Entry })
         }
         Err(Without::Luck) => return Err(Decision::Again),

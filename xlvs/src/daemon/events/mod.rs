@@ -15,7 +15,7 @@ use crate::event::Happening;
 pub use changes::{of_changes, of_news, who_settled};
 pub use drained::Drains;
 pub use pressure::Pressure;
-pub use ring::Ring;
+pub use ring::{Found, Ring};
 
 /// So many events are kept: a few megabytes at the most.
 const KEPT: usize = 16_384;

@@ -42,6 +42,13 @@ impl Ring {
         self.next - last.min(self.events.len() as u64)
     }
 
+    /// Where a reader begins who has seen the event with this number. One that has not been yet is an older daemon's: then from
+    /// the beginning.
+    pub fn after(&self, number: u64) -> u64 {
+        let next = number.saturating_add(1);
+        if next > self.next { 1 } else { next }
+    }
+
     /// Up to so many events from the reader's cursor on, which moves behind them.
     pub fn read(&self, cursor: &mut u64, most: usize) -> Found {
         let oldest = self.next - self.events.len() as u64;
@@ -100,6 +107,20 @@ mod tests {
         let mut cursor = ring.cursor(100);
         let found = ring.read(&mut cursor, 9);
         assert_eq!((found.missed, numbers(&found)), (0, vec![3, 4, 5]));
+    }
+
+    #[test]
+    fn who_has_seen_an_event_goes_on_behind_it() {
+        let ring = ring(3, 5);
+        let seen = |number| {
+            let found = ring.read(&mut ring.after(number), 9);
+            (found.missed, numbers(&found))
+        };
+        assert_eq!(seen(4), (0, vec![5]));
+        assert_eq!(seen(5), (0, vec![]));
+        assert_eq!(seen(1), (1, vec![3, 4, 5]), "2 is gone");
+        assert_eq!(seen(0), (2, vec![3, 4, 5]));
+        assert_eq!(seen(17), (2, vec![3, 4, 5]), "of an older daemon");
     }
 
     proptest! {

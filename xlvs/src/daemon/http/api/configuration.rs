@@ -34,10 +34,10 @@ pub async fn get(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
 pub struct How {
     /// Only say what would change.
     #[serde(default)]
-    plan: bool,
+    pub plan: bool,
     /// Also put servers that are there into the file's order.
     #[serde(default)]
-    in_order: bool,
+    pub in_order: bool,
 }
 
 fn right(text: &str) -> Result<(), Problem> {

@@ -2,10 +2,13 @@
 
 mod configuration;
 mod connections;
+mod events;
+mod rules;
 mod services;
 mod settings;
 mod status;
 mod take;
+mod trace;
 mod words;
 
 use std::time::SystemTime;
@@ -113,12 +116,18 @@ impl App {
 
     /// Has something done that answers with its changes.
     async fn plan(&self, request: Request, only_plan: bool) -> Result<Json<Changes>, Problem> {
-        let answer = self.asker.ask(request).await?;
+        self.planned(self.asker.ask(request).await?, only_plan).await
+    }
+
+    /// An answer with changes.
+    async fn planned(&self, answer: Answer, only_plan: bool) -> Result<Json<Changes>, Problem> {
         if !only_plan {
             self.sights.forget().await;
         }
         match answer {
             Answer::Plan(changes) => Ok(Json(Changes { made: !only_plan && !changes.is_empty(), changes })),
+            Answer::Failed(why) => Err(Problem::refused(why)),
+            Answer::Refused(_, why) => Err(why.into()),
             _ => Err(Problem::unexpected()),
         }
     }
@@ -182,6 +191,8 @@ fn described() -> (Router<App>, Description) {
     OpenApiRouter::with_openapi(Head::openapi())
         .routes(routes!(status::status))
         .routes(routes!(status::history))
+        .routes(routes!(events::since))
+        .routes(routes!(trace::trace))
         .routes(routes!(metrics::metrics))
         .routes(routes!(connections::list))
         .routes(routes!(connections::explain))
@@ -198,6 +209,7 @@ fn described() -> (Router<App>, Description) {
         .routes(routes!(settings::tune))
         .routes(routes!(settings::marks, settings::add_mark, settings::delete_mark))
         .routes(routes!(configuration::get, configuration::put))
+        .routes(routes!(rules::get, rules::put))
         .routes(routes!(configuration::check))
         .routes(routes!(configuration::difference, configuration::difference_from))
         .routes(routes!(configuration::reload))
