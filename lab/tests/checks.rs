@@ -1,4 +1,5 @@
-//! Checks that are no connections: by echo requests, by datagrams, and by files, of servers of both families.
+//! Checks that are no connections: by echo requests, by datagrams, and by files, of servers of both families; and checks that go a
+//! client's way.
 
 mod common;
 
@@ -6,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use common::{ruled_by, within};
-use xlvs_lab::{Director, Lab, Layout, NameServer, Server};
+use common::{counts, ruled_by, within};
+use xlvs_lab::{Director, HttpServer, Lab, Layout, NameServer, Server};
 
 const ASK: u16 = 7000;
 /// Some turns of a check, on a busy machine.
@@ -94,5 +95,112 @@ fn a_file_takes_servers_out_and_brings_them_back() -> Result<()> {
             std::fs::remove_file(flag(lab))?;
             within(PATIENCE, "all are back", || Ok(listed(director)? == 4))
         },
+    )
+}
+
+/// A service of each family by this method, whose servers are checked like this: over HTTP where HTTP is served, else as named.
+fn served_by(lab: &Lab, method: &str, check: &str) -> String {
+    let service = |vip: IpAddr, of: fn(&Server) -> IpAddr| {
+        let servers = lab.servers.iter().map(|server| format!("\"{}\"", SocketAddr::new(of(server), ASK)));
+        format!(
+            "[[service]]\ntcp = \"{}\"\nmethod = \"{method}\"\nservers = [{}]\n\
+             check = {{ {check}, interval = \"200ms\", timeout = \"1s\", rise = 1, fall = 2 }}\n",
+            SocketAddr::new(vip, ASK),
+            servers.collect::<Vec<_>>().join(", "),
+        )
+    };
+    let v4 = service(lab.vip(0).into(), |server| server.address.into());
+    let v6 = service(lab.layout().vip6(0).into(), |server| server.address6.into());
+    format!("interfaces = [\"l0\", \"l1\"]\n{v4}{v6}")
+}
+
+const PLAIN: &str = "type = \"http\", body = \"rs\", via = \"server\"";
+const CLIENTS_WAY: &str = "type = \"http\", body = \"rs\"";
+
+/// Answers from a VIP go past the director here; those to the director itself need not.
+fn let_the_director_be_near(server: &Server) -> Result<()> {
+    server.netns.ip(&["route add 10.1.0.0/24 dev e0 table 100"])?;
+    server.netns.ip6(&["route add fd01::/64 dev e0 table 100"])
+}
+
+/// Breaks the second server's part of a method, and mends it: only a check that goes a client's way finds out, and nobody sees its
+/// connections.
+fn found_on_a_clients_way(
+    method: &str,
+    breaking: impl Fn(&Lab, &Server) -> Result<()>,
+    mending: impl Fn(&Lab, &Server) -> Result<()>,
+) -> Result<()> {
+    let lab = Lab::lay_out(Layout::TwoNetwork, 2)?;
+    let file = lab.directory().join("xlvs.toml");
+    std::fs::write(&file, served_by(&lab, method, PLAIN)).context("write the file")?;
+    let _files = HttpServer::on_all(&lab, ASK)?;
+    lab.servers.iter().try_for_each(let_the_director_be_near)?;
+    ruled_by(&lab, &file, |lab, director| {
+        let up = |count: usize| {
+            let shown = director.shell("xlvs servers")?.out;
+            Ok(shown.matches(", up").count() == count)
+        };
+        within(PATIENCE, "all servers are known to be up", || up(4))?;
+        let second = &lab.servers[1];
+        breaking(lab, second)?;
+        std::thread::sleep(Duration::from_secs(1));
+        ensure!(listed(director)? == 4, "a plain check found it");
+        std::fs::write(&file, served_by(lab, method, CLIENTS_WAY)).context("write the file")?;
+        director.shell("xlvs reload")?;
+        within(PATIENCE, "the second is out of both services", || Ok(listed(director)? == 2))?;
+        mending(lab, second)?;
+        within(PATIENCE, "it is back in both", || Ok(listed(director)? == 4))?;
+        let counts = counts(&director.must("-Ln")?);
+        ensure!(counts.iter().all(|(_, active, inactive)| active + inactive == 0), "{counts:?}");
+        let listing = director.must("-Ln --stats")?;
+        let lines = listing
+            .lines()
+            .filter(|line| line.contains("->") && line.contains(':') && !line.contains("Remote"));
+        for line in lines {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            ensure!(words[2..].iter().all(|count| *count == "0"), "a probe was counted: {listing}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_vip_that_is_missing_on_a_server_is_found_on_a_clients_way() -> Result<()> {
+    let vips = |lab: &Lab, server: &Server, act: &str| {
+        server.netns.ip(&[
+            format!("addr {act} {}/32 dev lo", lab.vip(0)),
+            format!("addr {act} {}/128 dev lo", lab.layout().vip6(0)),
+        ])
+    };
+    found_on_a_clients_way(
+        "dr",
+        |lab, server| vips(lab, server, "del"),
+        |lab, server| vips(lab, server, "add"),
+    )
+}
+
+#[test]
+fn the_end_of_a_tunnel_that_is_missing_is_found_on_a_clients_way() -> Result<()> {
+    found_on_a_clients_way(
+        "tun",
+        |_, server| server.netns.ip(&["link set e0 xdp off"]),
+        |lab, server| {
+            server.must("down")?;
+            let vips = format!("--vip {},{}", lab.vip(0), lab.layout().vip6(0));
+            server.must(&format!("up --mode nat,tun {vips} --gateway 10.1.0.254,fd01::fe")).map(drop)
+        },
+    )
+}
+
+#[test]
+fn a_gateway_that_is_not_the_director_is_found_on_a_clients_way() -> Result<()> {
+    let gateways = |server: &Server, v4: &str, v6: &str| {
+        server.netns.ip(&[format!("route replace default via {v4}")])?;
+        server.netns.ip6(&["route del default".to_owned(), format!("route add default via {v6}")])
+    };
+    found_on_a_clients_way(
+        "nat",
+        |_, server| gateways(server, "10.1.0.1", "fd01::1"),
+        |_, server| gateways(server, "10.1.0.254", "fd01::fe"),
     )
 }

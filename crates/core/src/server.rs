@@ -41,6 +41,7 @@ pub const fn is_usual(flags: u16) -> bool {
 }
 
 /// The record. See [`Hop`] and [`Place`] for the words' contents.
+#[cfg_attr(not(target_arch = "bpf"), derive(Debug, Default))]
 #[repr(C, align(64))]
 pub struct Server {
     to: Cell64,

@@ -1105,7 +1105,7 @@ fn write_mark(record: &Rule, rule: &MarkRule) {
 }
 
 /// A server's flags as specified; whether its next hop is known stays.
-fn flags_of(spec: &ServerSpec, before: u16) -> u16 {
+pub(crate) fn flags_of(spec: &ServerSpec, before: u16) -> u16 {
     let mut flags = before & (server_flag::RESOLVED | server_flag::LOCAL | server_flag::TAGGED);
     flags |= spec.method as u16 | server_flag::AVAILABLE;
     flags |= (spec.tunnel.kind as u16) << server_flag::TUNNEL_TYPE;

@@ -2,8 +2,8 @@
 //!
 //! [`tables::Tables`] is the memory: the kernel's maps or plain memory. [`engine::Engine`] carries out an operator's
 //! changes in it. [`xdp`] loads and attaches the programs, [`nexthop`] finds the way to the servers, [`host`] runs the
-//! same core without a kernel, and [`rehearsal`] runs it on a packet without changing anything. [`fragments`] puts
-//! packets together and cuts them.
+//! same core without a kernel, [`rehearsal`] runs it on a packet without changing anything, and [`straight`] sends a packet to one
+//! server. [`fragments`] puts packets together and cuts them.
 
 mod attachment;
 pub mod conns;
@@ -20,6 +20,7 @@ pub mod objects;
 mod overlay;
 pub mod rehearsal;
 pub mod roster;
+pub mod straight;
 pub mod sweep;
 pub mod tables;
 pub mod trace;

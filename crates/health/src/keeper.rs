@@ -394,6 +394,12 @@ impl Keeper {
         self.overlay.stated(in_force)
     }
 
+    /// A server as it is stated, also while it is out of its service.
+    pub fn stated_server(&self, (service, server): &ServerId, in_force: &Model) -> Option<ServerSpec> {
+        let servers = self.overlay.stated_servers(in_force.service(service)?);
+        servers.iter().find(|spec| spec.key == *server).copied()
+    }
+
     /// What is to be in force of what is stated; and it is held to be from now on. Servers that are in force `now` keep their
     /// order, unless the stated one is wanted.
     pub fn project(&mut self, stated: &Model, now: Option<&Model>) -> Model {

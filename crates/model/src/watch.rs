@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{ServerKey, ServerSpec};
+use crate::spec::{Protocol, ServerKey, ServerSpec, ServiceKey};
 
 /// How the servers of one service are looked after.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +73,50 @@ pub struct CheckSpec {
     pub address: Option<IpAddr>,
     /// Port to connect to; the server's own where the file names none.
     pub port: u16,
+    /// Which way its packets take.
+    pub via: Via,
     /// When.
     pub timing: Timing,
+}
+
+/// Which way a check's packets take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// A client's: to the service's address, and from there as the server's method has it (NAT, direct routing, tunnel).
+    Path,
+    /// From the director's own stack to the server's own address, as keepalived does it.
+    Server,
+}
+
+impl Via {
+    /// All, by the words that files have for them.
+    pub const ALL: [(&'static str, Self); 2] = [("path", Self::Path), ("server", Self::Server)];
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Path => "path",
+            Self::Server => "server",
+        }
+    }
+
+    /// What a check does of which the file does not say it: it goes a client's way if it asks what clients ask for.
+    pub fn usual(
+        kind: &CheckKind,
+        address: Option<IpAddr>,
+        port: u16,
+        service: &ServiceKey,
+        server: &ServerKey,
+    ) -> Self {
+        let ServiceKey::Address { protocol, .. } = service else { return Self::Server };
+        let is_clients_question = match protocol {
+            Protocol::Tcp => kind.speaks_tcp(),
+            Protocol::Udp => kind.speaks_udp(),
+            Protocol::Sctp => false,
+        };
+        let is_clients_port = server.port == 0 || server.port == port;
+        if is_clients_question && is_clients_port && address.is_none() { Self::Path } else { Self::Server }
+    }
 }
 
 /// What a check asks.
@@ -198,6 +240,11 @@ impl CheckKind {
     /// Does it speak TCP, so that a port of another protocol says nothing?
     pub fn speaks_tcp(&self) -> bool {
         matches!(self, Self::Tcp | Self::Http(_) | Self::Smtp(_))
+    }
+
+    /// Does it speak UDP?
+    pub fn speaks_udp(&self) -> bool {
+        matches!(self, Self::Udp(_) | Self::Dns(_))
     }
 }
 

@@ -11,8 +11,11 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
 use xlvs_health::keeper::{CheckId, ServerId};
 use xlvs_health::{Keeper, Memory, News, Notice, OperatorWord, Outcome, Place, Task};
+use xlvs_model::watch::{CheckSpec, Via};
 use xlvs_model::{Change, Config};
 
+use super::path::Through;
+use super::probe::Whom;
 use super::{Daemon, control, events, probe, revisions};
 use crate::paths::Paths;
 use crate::{plan, program};
@@ -77,6 +80,7 @@ type Ended = (CheckId, u64, Outcome);
 
 /// Probes under way.
 struct Probes {
+    daemon: Rc<Daemon>,
     running: HashMap<(CheckId, u64), AbortHandle>,
     ended: mpsc::UnboundedSender<Ended>,
 }
@@ -86,10 +90,12 @@ impl Probes {
         match task {
             Task::Probe { check, number, spec, target } => {
                 let ended = self.ended.clone();
+                let through = through(&self.daemon, &check.0, &spec);
+                let whom = Whom { server: target, through };
                 let probe = tokio::task::spawn_local(async move {
                     // The keeper gives it up in time, unless it forgets the check meanwhile.
                     let patience = spec.timing.timeout * 2;
-                    let probing = tokio::time::timeout(patience, probe::probe(&spec, target));
+                    let probing = tokio::time::timeout(patience, probe::probe(&spec, &whom));
                     let late = |_| Outcome::Failure("no answer in time".to_owned());
                     let outcome = probing.await.unwrap_or_else(late);
                     // It only fails when the daemon ends.
@@ -109,7 +115,7 @@ impl Probes {
 /// Never ends.
 pub async fn run(daemon: Rc<Daemon>) {
     let (ended, mut ends) = mpsc::unbounded_channel();
-    let mut probes = Probes { running: HashMap::new(), ended };
+    let mut probes = Probes { daemon: Rc::clone(&daemon), running: HashMap::new(), ended };
     let mut calm = Instant::now();
     loop {
         if Instant::now() >= calm {
@@ -130,8 +136,19 @@ pub async fn run(daemon: Rc<Daemon>) {
             daemon.work.checked(outcome == Outcome::Success);
             keeper.ended(check, number, outcome, now);
         }
-        keeper.tick(now).into_iter().for_each(|task| probes.carry_out(task));
+        let tasks = keeper.tick(now);
+        drop(keeper);
+        tasks.into_iter().for_each(|task| probes.carry_out(task));
     }
+}
+
+/// A client's way to a server, for a check that takes it.
+fn through(daemon: &Rc<Daemon>, server: &ServerId, spec: &CheckSpec) -> Option<Through> {
+    if spec.via == Via::Server {
+        return None;
+    }
+    let stated = daemon.checks.keeper.borrow().stated_server(server, daemon.engine.borrow().model())?;
+    Through::new(daemon, &server.0, stated, spec.port)
 }
 
 /// After settling, so many times as long is left for others.

@@ -115,28 +115,30 @@ fn seconds(path: &str) -> Option<Duration> {
 }
 
 /// Sends frames as they are.
-struct Wire {
+pub struct Wire {
     socket: OwnedFd,
 }
 
 impl Wire {
-    fn open() -> anyhow::Result<Self> {
+    /// Opens it.
+    pub fn open() -> anyhow::Result<Self> {
         // Of no protocol: it receives nothing.
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None);
         Ok(Self { socket: socket.context("open a packet socket")? })
     }
 
-    fn send(&self, ifindex: u32, frame: &[u8]) -> nix::Result<()> {
-        sendto(self.socket.as_raw_fd(), frame, &link(ifindex), MsgFlags::empty()).map(drop)
+    /// Sends a frame by this interface.
+    pub fn send(&self, ifindex: u32, frame: &[u8]) -> nix::Result<()> {
+        sendto(self.socket.as_raw_fd(), frame, &link(0, ifindex), MsgFlags::empty()).map(drop)
     }
 }
 
-/// The address of an interface.
-fn link(ifindex: u32) -> LinkAddr {
+/// The address of an interface (0: of all), for packets of this ethertype.
+pub fn link(ethertype: u16, ifindex: u32) -> LinkAddr {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
-        sll_protocol: 0,
+        sll_protocol: ethertype.to_be(),
         sll_ifindex: ifindex as i32,
         sll_hatype: 0,
         sll_pkttype: 0,

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use xlvs_core::server::Hop;
@@ -24,6 +24,12 @@ const PROMPT: usize = 1000;
 /// Numbers from here on are clients', not servers'.
 const CLIENTS: u32 = 0x8000_0000;
 
+/// Numbers from here on are of ways that probes take: their servers may have no number.
+const WAYS: u32 = 0xc000_0000;
+
+/// A way that no probe took for so long is let go.
+const UNUSED: Duration = Duration::from_secs(600);
+
 /// What is asked for, and what is known.
 #[derive(Default)]
 pub struct Hops {
@@ -32,6 +38,16 @@ pub struct Hops {
     settled: RefCell<HashSet<u32>>,
     news: Notify,
     clients: Cell<u32>,
+    ways: RefCell<HashMap<IpAddr, Way>>,
+    ways_made: Cell<u32>,
+}
+
+/// The way to an address that probes ask.
+struct Way {
+    id: u32,
+    /// Known once the kernel has told.
+    state: Option<State>,
+    used: Instant,
 }
 
 impl Hops {
@@ -87,6 +103,46 @@ impl Hops {
         self.clients.set(self.clients.get().wrapping_add(1));
         self.send(Change::Remove(vec![id])).await;
         self.send(Change::Add(vec![Target { id, addr }])).await;
+    }
+
+    /// How this address is reached, for a probe; waited for a little where nobody asked before.
+    pub async fn way_to(&self, addr: IpAddr) -> Option<State> {
+        let is_new = self.ways.borrow_mut().get_mut(&addr).map(|way| way.used = Instant::now()).is_none();
+        if is_new {
+            let (unused, id) = self.begin_way(addr);
+            self.send(Change::Remove(unused)).await;
+            self.send(Change::Add(vec![Target { id, addr }])).await;
+        }
+        let _late = tokio::time::timeout(PATIENCE, self.until_known(addr)).await;
+        self.ways.borrow().get(&addr).and_then(|way| way.state)
+    }
+
+    /// Ways that are let go for it, and its number.
+    fn begin_way(&self, addr: IpAddr) -> (Vec<u32>, u32) {
+        let mut ways = self.ways.borrow_mut();
+        let unused = ways.extract_if(|_, way| way.used.elapsed() > UNUSED).map(|(_, way)| way.id).collect();
+        let id = WAYS | (self.ways_made.get() & (u32::MAX >> 2));
+        self.ways_made.set(self.ways_made.get().wrapping_add(1));
+        ways.insert(addr, Way { id, state: None, used: Instant::now() });
+        (unused, id)
+    }
+
+    async fn until_known(&self, addr: IpAddr) {
+        let is_known = || {
+            let pending = State::Unresolved { reason: Reason::NeighbourPending };
+            self.ways.borrow().get(&addr).is_none_or(|way| way.state.is_some_and(|state| state != pending))
+        };
+        while !is_known() {
+            self.news.notified().await;
+        }
+    }
+
+    /// What was learned of a way that probes take.
+    fn know_way(&self, hop: &NextHop) {
+        if let Some(way) = self.ways.borrow_mut().get_mut(&hop.addr).filter(|way| hop.ids.contains(&way.id)) {
+            way.state = Some(hop.state);
+            self.news.notify_waiters();
+        }
     }
 
     /// A router has said what the way to a server takes.
@@ -156,6 +212,7 @@ fn know_devices(daemon: &Daemon, devices: &[VlanDevice]) {
 }
 
 fn learn(daemon: &Daemon, event: &NextHop) {
+    daemon.hops.know_way(event);
     let engine = daemon.engine.borrow();
     let servers: Vec<u32> = event.ids.iter().copied().filter(|id| *id < CLIENTS).collect();
     if servers.is_empty() {

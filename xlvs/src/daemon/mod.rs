@@ -12,6 +12,7 @@ mod full_table;
 mod hops;
 mod http;
 pub mod lock;
+mod path;
 mod probe;
 mod revisions;
 mod site;
@@ -130,6 +131,7 @@ pub struct Daemon {
     engine: RefCell<Engine>,
     xdp: RefCell<Xdp>,
     hops: hops::Hops,
+    path: path::Path,
     /// Whether each interface's driver runs the program itself.
     native: RefCell<HashMap<String, bool>>,
     /// What became of fragments, and of packets to be cut.

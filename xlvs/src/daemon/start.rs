@@ -46,6 +46,7 @@ pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<(Daemon
                 engine: engine.into(),
                 xdp: xdp.into(),
                 hops: hops::Hops::default(),
+                path: super::path::Path::default(),
                 native: native.into(),
                 fragments: Cell::default(),
                 work: Work::default(),

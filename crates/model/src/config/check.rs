@@ -13,14 +13,15 @@ use super::server;
 use super::words;
 use crate::spec::{Protocol, ServerSpec, ServiceKey};
 use crate::watch::{
-    AgentSpec, CheckKind, CheckSpec, DnsSpec, HttpSpec, Record, SmtpSpec, Timing, TlsSpec, UdpSpec,
+    AgentSpec, CheckKind, CheckSpec, DnsSpec, HttpSpec, Record, SmtpSpec, Timing, TlsSpec, UdpSpec, Via,
 };
 
 /// Keys of every check.
-const COMMON: [&str; 10] = [
+const COMMON: [&str; 11] = [
     "type",
     "address",
     "port",
+    "via",
     "interval",
     "timeout",
     "rise",
@@ -181,6 +182,7 @@ struct Draft {
     kind: CheckKind,
     address: Option<std::net::IpAddr>,
     port: Option<u16>,
+    via: Option<Via>,
     timing: Timing,
 }
 
@@ -188,19 +190,31 @@ impl Draft {
     fn with_defaults(kind: Type, item: &Entry<'_>) -> Option<Self> {
         let complain = |message: &str| item.wrong(message);
         let kind = kind_of(kind, None, &complain)?;
-        Some(Self { kind, address: None, port: None, timing: Timing::default() })
+        Some(Self { kind, address: None, port: None, via: None, timing: Timing::default() })
     }
 
     /// The check of this server, if it can be made.
     fn of_server(self, at: &Entry<'_>, service: ServiceKey, server: &ServerSpec) -> Option<CheckSpec> {
-        let Self { kind, address, port, timing } = self;
+        let port = self.port_at(at, service, server)?;
+        let Self { kind, address, via, timing, .. } = self;
+        if via == Some(Via::Path) && matches!(service, ServiceKey::Mark { .. }) {
+            at.wrong(
+                "the service is one of a mark and has no address that a check could carry: say via = \"server\"",
+            );
+            return None;
+        }
+        let via = via.unwrap_or_else(|| Via::usual(&kind, address, port, &service, &server.key));
+        Some(CheckSpec { kind, address, port, via, timing })
+    }
+
+    /// The port that is asked.
+    fn port_at(&self, at: &Entry<'_>, service: ServiceKey, server: &ServerSpec) -> Option<u16> {
         let name = || server::name(&server.key);
-        let port = port.or(Some(server.key.port).filter(|_| kind.needs_no_port()));
-        if let Some(port) = port {
-            return Some(CheckSpec { kind, address, port, timing });
+        if let Some(port) = self.port.or(Some(server.key.port).filter(|_| self.kind.needs_no_port())) {
+            return Some(port);
         }
         if let ServiceKey::Address { protocol: protocol @ (Protocol::Udp | Protocol::Sctp), .. } = service
-            && kind.speaks_tcp()
+            && self.kind.speaks_tcp()
         {
             let protocol = protocol.listed();
             at.wrong(format!(
@@ -213,7 +227,7 @@ impl Draft {
             at.wrong(format!("server {} has no port of its own: the check needs a `port`", name()));
             return None;
         }
-        Some(CheckSpec { kind, address, port: server.key.port, timing })
+        Some(server.key.port)
     }
 }
 
@@ -246,9 +260,21 @@ fn table(entry: &Entry<'_>) -> Option<Draft> {
         Some(entry) => Some(entry.port()?),
         None => None,
     };
+    let via = section.get("via").map(|entry| Some((entry.word("way of a check", &Via::ALL)?, entry)));
+    if let Some(Some((Via::Path, entry))) = &via {
+        if matches!(kind, Type::Ping | Type::File | Type::Script) {
+            entry.misplaced("only checks that speak TCP or UDP go a client's way; leave `via` out");
+        } else if address.is_some() {
+            entry.misplaced("a client's packet goes to the service's address: a check with an `address` of its own goes via = \"server\"");
+        }
+    }
+    let via = match via {
+        Some(said) => Some(said?.0),
+        None => None,
+    };
     let timing = timing(&section);
     let complain = |message: &str| section.wrong(message);
-    Some(Draft { kind: kind_of(kind, Some(&section), &complain)?, address, port, timing })
+    Some(Draft { kind: kind_of(kind, Some(&section), &complain)?, address, port, via, timing })
 }
 
 /// What a check of a type asks, by the table's other keys; `None`: one that it cannot do without is missing or wrong.

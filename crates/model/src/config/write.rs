@@ -310,7 +310,7 @@ fn watch_pairs(watch: &Watch) -> Pairs {
     pairs
 }
 
-/// The port is written always: the server's own may change.
+/// Port and way are written always: the server's own port may change, and with it the way that is usual.
 fn check_pairs(check: &CheckSpec) -> Pairs {
     let mut pairs = Pairs::new();
     match &check.kind {
@@ -340,6 +340,9 @@ fn check_pairs(check: &CheckSpec) -> Pairs {
     // Some may do without.
     if check.port != 0 {
         pairs.push(("port", check.port.to_string()));
+    }
+    if check.kind.speaks_tcp() || check.kind.speaks_udp() {
+        pairs.push(("via", quoted(check.via.word())));
     }
     pairs.extend(timing_pairs(&check.timing));
     pairs

@@ -10,7 +10,7 @@ use xlvs_model::config::{Config, Http, Sizes};
 use xlvs_model::spec::{Method, Protocol, Scheduler, TunnelChecksum, TunnelType};
 use xlvs_model::watch::{
     AgentSpec, CheckKind, CheckSpec, Command, DnsSpec, HttpSpec, Pool, Record, SmtpSpec, Timing, TlsSpec,
-    UdpSpec, Watch,
+    UdpSpec, Via, Watch,
 };
 use xlvs_model::{
     Change, Family, MarkRule, Persistence, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
@@ -53,7 +53,11 @@ fn add(config: &mut Config, key: ServiceKey, (spec, servers, pool): AnyService) 
     let spec = ServiceSpec { key, persistence, netmask, one_packet: spec.one_packet && is_udp, ..spec };
     config.model.apply(&Change::AddService(spec)).expect("a service");
     let mut pool = Pool { hysteresis: pool.hysteresis % pool.quorum, ..pool };
-    for (server, (spec, watch)) in servers {
+    for (server, (spec, mut watch)) in servers {
+        if matches!(key, ServiceKey::Mark { .. }) {
+            // It has no address that a check could carry.
+            watch.checks.iter_mut().for_each(|check| check.via = Via::Server);
+        }
         let spec = fitted(key, ServerSpec { key: server, ..spec });
         if config.model.apply(&Change::AddServer(key, spec)).is_ok() && watch != Watch::default() {
             pool.servers.insert(spec.key, watch);
@@ -207,12 +211,13 @@ fn any_check() -> impl Strategy<Value = CheckSpec> {
     ];
     let address =
         option::of("10\\.9\\.0\\.[1-3]").prop_map(|addr| addr.map(|a| a.parse().expect("an address")));
-    (kind, address, 1..u16::MAX, any_timing()).prop_map(|(kind, address, port, timing)| CheckSpec {
-        kind,
-        address,
-        port,
-        timing,
-    })
+    (kind, address, 1..u16::MAX, any::<bool>(), any_timing()).prop_map(
+        |(kind, address, port, is_path, timing)| {
+            let can_be = (kind.speaks_tcp() || kind.speaks_udp()) && address.is_none();
+            let via = if is_path && can_be { Via::Path } else { Via::Server };
+            CheckSpec { kind, address, port, via, timing }
+        },
+    )
 }
 
 fn any_http() -> impl Strategy<Value = HttpSpec> {

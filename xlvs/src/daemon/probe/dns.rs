@@ -1,25 +1,23 @@
 //! A question to a name server, and whether its answer is one without an error, as keepalived has it.
 
-use std::net::SocketAddr;
-
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE, header_buffer};
 use xlvs_model::watch::{DnsSpec, Record};
 
-use super::{Trouble, udp};
+use super::{Trouble, Whom};
 
 /// A head is all that is looked at (RFC 1035 4.1.1); more of an answer is cut off.
 const HEAD: usize = 12;
 
 /// Asks.
-pub(super) async fn ask(spec: &DnsSpec, target: SocketAddr) -> Result<(), Trouble> {
+pub(super) async fn ask(spec: &DnsSpec, whom: &Whom) -> Result<(), Trouble> {
     let number = fastrand::u16(..);
     let question =
         question(spec, number).map_err(|why| format!("{} cannot be asked for: {why}", spec.name))?;
-    let socket = udp::connected(target).await?;
-    socket.send(&question).await.map_err(|why| Trouble::of(&why))?;
+    let mut datagrams = whom.datagrams().await?;
+    datagrams.send(&question).await?;
     loop {
         let mut answer = [0; HEAD];
-        let length = socket.recv(&mut answer).await.map_err(|why| Trouble::of(&why))?;
+        let length = datagrams.recv(&mut answer).await?;
         // What belongs to another question, or to none, is no answer to this one.
         if let Some(code) = code_of(&answer[..length], number) {
             return judged(code);

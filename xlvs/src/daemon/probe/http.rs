@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use xlvs_model::watch::HttpSpec;
 
-use super::{Trouble, connect, find, tls};
+use super::{Trouble, Whom, find, tls};
 
 /// Of an answer's head, so much is read.
 const HEAD: usize = 64 << 10;
@@ -18,23 +18,23 @@ const HEAD: usize = 64 << 10;
 const BODY: usize = 64 << 10;
 
 /// Asks, and tells what is wrong with the answer.
-pub(super) async fn get(spec: &HttpSpec, target: SocketAddr) -> Result<(), Trouble> {
-    let stream = connect(target).await?;
+pub(super) async fn get(spec: &HttpSpec, whom: &Whom) -> Result<(), Trouble> {
+    let (stream, asked) = (whom.connect().await?, whom.asked());
     match &spec.tls {
-        None => exchange(spec, target, stream).await?,
-        Some(how) => exchange(spec, target, tls::begin(how, target, stream).await?).await?,
+        None => exchange(spec, asked, stream).await?,
+        Some(how) => exchange(spec, asked, tls::begin(how, asked, stream).await?).await?,
     }
     Ok(())
 }
 
-async fn exchange<S>(spec: &HttpSpec, target: SocketAddr, stream: S) -> Result<(), String>
+async fn exchange<S>(spec: &HttpSpec, asked: SocketAddr, stream: S) -> Result<(), String>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     let no_http = |why: hyper::Error| format!("no HTTP: {why}");
     let handshake = http1::Builder::new().max_buf_size(HEAD).handshake(TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.map_err(no_http)?;
-    let request = request(spec, target)?;
+    let request = request(spec, asked)?;
     let answer = async { judge(spec, sender.send_request(request).await.map_err(no_http)?).await };
     tokio::pin!(answer, connection);
     tokio::select! {
@@ -44,8 +44,8 @@ where
     }
 }
 
-fn request(spec: &HttpSpec, target: SocketAddr) -> Result<Request<Empty<Bytes>>, String> {
-    let host = spec.host.clone().unwrap_or_else(|| target.to_string());
+fn request(spec: &HttpSpec, asked: SocketAddr) -> Result<Request<Empty<Bytes>>, String> {
+    let host = spec.host.clone().unwrap_or_else(|| asked.to_string());
     Request::get(&spec.path)
         .header(header::HOST, host)
         .header(header::USER_AGENT, concat!("xlvs/", env!("CARGO_PKG_VERSION")))

@@ -8,26 +8,26 @@ mod script;
 mod smtp;
 mod tls;
 mod udp;
-
-use std::net::SocketAddr;
+mod whom;
 
 use regex_lite::Regex;
-use tokio::net::TcpStream;
 use xlvs_health::Outcome;
 use xlvs_model::watch::{CheckKind, CheckSpec};
 
+pub use self::whom::Whom;
+
 /// Makes the probe that a check asks for.
-pub async fn probe(spec: &CheckSpec, target: SocketAddr) -> Outcome {
+pub async fn probe(spec: &CheckSpec, whom: &Whom) -> Outcome {
     let outcome = match &spec.kind {
-        CheckKind::Tcp => connect(target).await.map(drop),
-        CheckKind::Http(http) => http::get(http, target).await,
+        CheckKind::Tcp => whom.connect().await.map(drop),
+        CheckKind::Http(http) => http::get(http, whom).await,
         // A refusal comes soon, or is not waited for.
-        CheckKind::Udp(udp) => udp::ask(udp, target, spec.timing.timeout / 2).await,
-        CheckKind::Dns(dns) => dns::ask(dns, target).await,
-        CheckKind::Smtp(smtp) => smtp::greet(smtp, target).await,
-        CheckKind::Ping => ping::ask(target.ip()).await,
+        CheckKind::Udp(udp) => udp::ask(udp, whom, spec.timing.timeout / 2).await,
+        CheckKind::Dns(dns) => dns::ask(dns, whom).await,
+        CheckKind::Smtp(smtp) => smtp::greet(smtp, whom).await,
+        CheckKind::Ping => ping::ask(whom.server.ip()).await,
         CheckKind::File(path) => file::look(path).await,
-        CheckKind::Script(command) => script::run(command, target).await,
+        CheckKind::Script(command) => script::run(command, whom.server).await,
     };
     match outcome {
         Ok(()) => Outcome::Success,
@@ -38,7 +38,7 @@ pub async fn probe(spec: &CheckSpec, target: SocketAddr) -> Outcome {
 
 /// Why a probe did not succeed, in a few words.
 #[derive(Debug)]
-enum Trouble {
+pub enum Trouble {
     /// The server is not in order.
     Server(String),
     /// The director has not what it takes to ask.
@@ -53,15 +53,10 @@ impl From<String> for Trouble {
 
 impl Trouble {
     /// What the system says when something is asked of a server.
-    fn of(why: &std::io::Error) -> Self {
+    pub fn of(why: &std::io::Error) -> Self {
         let words = in_words(why);
         if is_ours(why) { Self::Ours(words) } else { Self::Server(words) }
     }
-}
-
-/// Connects, or says why not.
-async fn connect(target: SocketAddr) -> Result<TcpStream, Trouble> {
-    TcpStream::connect(target).await.map_err(|why| Trouble::of(&why))
 }
 
 /// Looks in what a server said for what a regular expression wants there.
@@ -89,10 +84,10 @@ fn in_words(why: &std::io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
     use std::time::Duration;
 
-    use xlvs_model::watch::{DnsSpec, HttpSpec, SmtpSpec, Timing, TlsSpec, UdpSpec};
+    use xlvs_model::watch::{DnsSpec, HttpSpec, SmtpSpec, Timing, TlsSpec, UdpSpec, Via};
 
     use super::*;
 
@@ -100,7 +95,11 @@ mod tests {
         HttpSpec { tls: None, path: String::new(), host: None, status: Vec::new(), body: None };
 
     fn check(kind: CheckKind, port: u16) -> CheckSpec {
-        CheckSpec { kind, address: None, port, timing: Timing::default() }
+        CheckSpec { kind, address: None, port, via: Via::Server, timing: Timing::default() }
+    }
+
+    fn somewhere() -> Whom {
+        SocketAddr::from(([10, 0, 0, 1], 80)).into()
     }
 
     fn http(body: Option<&str>, tls: Option<TlsSpec>) -> CheckKind {
@@ -121,7 +120,7 @@ mod tests {
             String::from_utf8_lossy(&request[..length]).into_owned()
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let outcome = runtime.block_on(probe(&check(kind, target.port()), target));
+        let outcome = runtime.block_on(probe(&check(kind, target.port()), &target.into()));
         (outcome, server.join().expect("the server ends"))
     }
 
@@ -138,16 +137,16 @@ mod tests {
         let target =
             TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port that is free now");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let refused = runtime.block_on(probe(&check(CheckKind::Tcp, target.port()), target));
+        let refused = runtime.block_on(probe(&check(CheckKind::Tcp, target.port()), &target.into()));
         assert_eq!(refused, Outcome::Failure("connection refused".to_owned()));
     }
 
     fn outcome_of_script(line: &str, patience: Duration) -> Option<Outcome> {
         let command = ["/bin/sh", "-c", line].map(str::to_owned).to_vec();
-        let target = "10.0.0.1:80".parse().expect("an address");
+        let target: SocketAddr = "10.0.0.1:80".parse().expect("an address");
         let check = check(CheckKind::Script(command), 80);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async { tokio::time::timeout(patience, probe(&check, target)).await.ok() })
+        runtime.block_on(async { tokio::time::timeout(patience, probe(&check, &target.into())).await.ok() })
     }
 
     #[test]
@@ -158,7 +157,7 @@ mod tests {
         assert_eq!(outcome_of_script("exit 3", long), Some(Outcome::Failure("exit status: 3".to_owned())));
         let nothing = check(CheckKind::Script(vec!["/nonexistent".to_owned()]), 80);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let outcome = runtime.block_on(probe(&nothing, "10.0.0.1:80".parse().expect("an address")));
+        let outcome = runtime.block_on(probe(&nothing, &somewhere()));
         assert!(matches!(outcome, Outcome::NotMade(why) if why.contains("/nonexistent")));
     }
 
@@ -192,7 +191,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let mut check = check(kind, target.port());
         check.timing.timeout = Duration::from_millis(200);
-        let outcome = runtime.block_on(probe(&check, target));
+        let outcome = runtime.block_on(probe(&check, &target.into()));
         let (_open_until_now, _answered) = server.join().expect("the server ends");
         outcome
     }
@@ -208,7 +207,7 @@ mod tests {
         assert_eq!(outcome_of_datagram(udp(Some("^pong$")), Some(b"pang")), other);
         let free = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a port");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let refused = runtime.block_on(probe(&check(udp(None), free.port()), free));
+        let refused = runtime.block_on(probe(&check(udp(None), free.port()), &free.into()));
         assert_eq!(refused, Outcome::Failure("connection refused".to_owned()));
     }
 
@@ -222,7 +221,7 @@ mod tests {
                 None => drop(std::fs::remove_file(&path)),
             }
             let kind = CheckKind::File(path.to_string_lossy().into_owned());
-            runtime.block_on(probe(&check(kind, 80), "10.0.0.1:80".parse().expect("an address")))
+            runtime.block_on(probe(&check(kind, 80), &somewhere()))
         };
         for fine in ["0", " 0\n", ""] {
             assert_eq!(said(Some(fine)), Outcome::Success, "{fine:?}");
@@ -283,7 +282,7 @@ mod tests {
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let kind = CheckKind::Smtp(SmtpSpec { helo: Some("lb.example.com".to_owned()) });
-        let outcome = runtime.block_on(probe(&check(kind, target.port()), target));
+        let outcome = runtime.block_on(probe(&check(kind, target.port()), &target.into()));
         drop(runtime);
         (outcome, server.join().expect("the server ends"))
     }
@@ -328,8 +327,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let check = check(kind, target.port());
         let patience = Duration::from_millis(300);
-        let outcome =
-            runtime.block_on(async { tokio::time::timeout(patience, probe(&check, target)).await.ok() });
+        let outcome = runtime
+            .block_on(async { tokio::time::timeout(patience, probe(&check, &target.into())).await.ok() });
         // With the runtime still there: it is the probe that lets go of its connection.
         server.join().expect("the server ends");
         outcome
@@ -361,7 +360,7 @@ mod tests {
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let kind = CheckKind::Dns(DnsSpec { name: name.to_owned(), ..DnsSpec::default() });
-        let outcome = runtime.block_on(probe(&check(kind, target.port()), target));
+        let outcome = runtime.block_on(probe(&check(kind, target.port()), &target.into()));
         (outcome, server.join().expect("the server ends"))
     }
 
@@ -387,7 +386,7 @@ mod tests {
         let target = socket.expect("a port that is free now");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let kind = CheckKind::Dns(DnsSpec::default());
-        let outcome = runtime.block_on(probe(&check(kind, target.port()), target));
+        let outcome = runtime.block_on(probe(&check(kind, target.port()), &target.into()));
         assert_eq!(outcome, Outcome::Failure("connection refused".to_owned()));
     }
 
@@ -411,7 +410,8 @@ mod tests {
             stream.conn.server_name().map(str::to_owned)
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let outcome = runtime.block_on(probe(&check(http(Some("ok"), Some(tls)), target.port()), target));
+        let outcome =
+            runtime.block_on(probe(&check(http(Some("ok"), Some(tls)), target.port()), &target.into()));
         (outcome, server.join().expect("the server ends"))
     }
 

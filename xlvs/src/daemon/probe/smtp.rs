@@ -1,11 +1,11 @@
 //! Greetings and a farewell to a mail server.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use xlvs_model::watch::SmtpSpec;
 
-use super::{Trouble, connect, in_words};
+use super::{Trouble, Whom, in_words};
 
 /// Of all answers together, so much is read.
 const ANSWERS: u64 = 16 << 10;
@@ -13,11 +13,11 @@ const ANSWERS: u64 = 16 << 10;
 const TOLD: usize = 60;
 
 /// Says hello and goodbye, and tells what is wrong with the answers.
-pub(super) async fn greet(spec: &SmtpSpec, target: SocketAddr) -> Result<(), Trouble> {
-    let stream = connect(target).await?;
-    let own = stream.local_addr().map_err(|why| Trouble::of(&why))?.ip();
+pub(super) async fn greet(spec: &SmtpSpec, whom: &Whom) -> Result<(), Trouble> {
+    let stream = whom.connect().await?;
+    let own = stream.own().map_err(|why| Trouble::of(&why))?.ip();
     let helo = spec.helo.clone().unwrap_or_else(|| literal(own));
-    let (answers, mut commands) = stream.into_split();
+    let (answers, mut commands) = tokio::io::split(stream);
     let mut answers = BufReader::new(answers.take(ANSWERS));
     expect(&mut answers, "the greeting", "220").await?;
     for (command, what, code) in [

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,15 +15,14 @@ use xlvs_model::watch::TlsSpec;
 use super::in_words;
 
 /// Makes a connection a TLS one.
-pub async fn begin(
-    spec: &TlsSpec,
-    target: SocketAddr,
-    stream: TcpStream,
-) -> Result<TlsStream<TcpStream>, String> {
+pub async fn begin<S>(spec: &TlsSpec, asked: SocketAddr, stream: S) -> Result<TlsStream<S>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let name = match &spec.sni {
         Some(sni) => ServerName::try_from(sni.clone())
             .map_err(|_| format!("{sni} is no name that a server can be told"))?,
-        None => ServerName::from(target.ip()),
+        None => ServerName::from(asked.ip()),
     };
     let config = if spec.verify { verifying() } else { trusting() }?;
     let connecting = TlsConnector::from(config).connect(name, stream);
