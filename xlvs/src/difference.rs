@@ -84,18 +84,14 @@ mod tests {
             "attach to eth1",
             "let go of eth0",
             "change what holds for TCP 192.0.2.1:80: nothing -> quorum = 2, sorry = \"10.0.0.9:80\"",
-            "look otherwise after server 10.0.0.1:80 of TCP 192.0.2.1:80: check = { type = \"tcp\", port = 80 } -> \
-             check = { type = \"http\", port = 80, fall = 1 }",
+            "look otherwise after server 10.0.0.1:80 of TCP 192.0.2.1:80: check = { type = \"tcp\", port = 80, via = \"path\" } -> \
+             check = { type = \"http\", port = 80, via = \"path\", fall = 1 }",
             "do not look after server 10.0.0.2:80 of TCP 192.0.2.1:80",
         ];
         assert_eq!(sentences(&now, &wanted), told);
         assert!(sentences(&now, &now).is_empty());
         let back = sentences(&wanted, &now);
-        assert!(
-            back.contains(
-                &"look after server 10.0.0.2:80 of TCP 192.0.2.1:80: check = { type = \"tcp\", port = 80 }"
-                    .to_owned()
-            )
-        );
+        let again = "look after server 10.0.0.2:80 of TCP 192.0.2.1:80: check = { type = \"tcp\", port = 80, via = \"path\" }";
+        assert!(back.contains(&again.to_owned()), "{back:?}");
     }
 }
