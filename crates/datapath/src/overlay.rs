@@ -13,27 +13,33 @@ const PAGE: usize = 1024;
 const LOOKS: usize = 16;
 
 type Page<T> = Vec<OnceCell<Region<T>>>;
+type Pages<T> = Vec<OnceCell<Page<T>>>;
 
 /// See the module. Lives for one packet, on one thread.
 pub struct Overlay<'t, T: 'static> {
     live: &'t [T],
-    pages: Vec<OnceCell<Page<T>>>,
+    /// Made for the first record: of most tables none is looked at, and a large one has many pages.
+    pages: OnceCell<Pages<T>>,
 }
 
 impl<'t, T> Overlay<'t, T> {
     /// Nothing is copied yet.
     pub fn over(live: &'t [T]) -> Self {
-        let pages = live.len().div_ceil(PAGE);
-        Self { live, pages: std::iter::repeat_with(OnceCell::new).take(pages).collect() }
+        Self { live, pages: OnceCell::new() }
     }
 
     /// The copy of a record.
     pub fn get(&self, index: usize) -> Option<&T> {
         let live = self.live.get(index)?;
-        let page = self.pages.get(index / PAGE)?;
-        let copies = page.get_or_init(|| std::iter::repeat_with(OnceCell::new).take(PAGE).collect());
+        let pages = self.pages.get_or_init(|| nothing_yet(self.live.len().div_ceil(PAGE)));
+        let copies = pages.get(index / PAGE)?.get_or_init(|| nothing_yet(PAGE));
         copies.get(index % PAGE)?.get_or_init(|| copy_of(live)).first()
     }
+}
+
+/// So many places in which nothing is.
+fn nothing_yet<T>(places: usize) -> Vec<OnceCell<T>> {
+    std::iter::repeat_with(OnceCell::new).take(places).collect()
 }
 
 impl<const K: usize> Memory<K> for Overlay<'_, Bucket<K>> {

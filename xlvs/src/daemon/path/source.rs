@@ -91,11 +91,12 @@ fn choose(
     };
     let usable: Vec<&IpNet> = own.iter().filter(|net| is_usable(net.addr())).collect();
     let plain = || usable.iter().filter(|net| !is_virtual(net.addr()));
-    let beyond = plain().find(|net| !net.contains(&server.key.addr)).map(|net| net.addr());
-    let near = Some(towards).filter(|addr| is_usable(*addr) && !is_virtual(*addr));
-    let any = plain().next().or(usable.first()).map(|net| net.addr());
-    let first = if server.method == Method::Masquerade { beyond } else { near };
-    first.or(near).or(any).or(Some(towards).filter(|addr| is_usable(*addr)))
+    // Each only when it is wanted: whether an address is a VIP, all services are asked.
+    let beyond = || plain().find(|net| !net.contains(&server.key.addr)).map(|net| net.addr());
+    let near = || Some(towards).filter(|addr| is_usable(*addr) && !is_virtual(*addr));
+    let any = || plain().next().or(usable.first()).map(|net| net.addr());
+    let first = if server.method == Method::Masquerade { beyond() } else { None };
+    first.or_else(near).or_else(any).or_else(|| Some(towards).filter(|addr| is_usable(*addr)))
 }
 
 #[cfg(test)]
