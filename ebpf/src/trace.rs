@@ -140,8 +140,11 @@ fn tell_with_frame(ctx: *mut xdp_md, kind: u32, about: u64) {
 #[inline(always)]
 fn word_in(number: u32) -> u64 {
     let (is_v6, slot) = slot_of(number);
-    let word = if is_v6 { table::at(&ConnsV6, slot).map(|found| found.word) } else { table::at(&ConnsV4, slot).map(|found| found.word) };
-    word.map_or(0, |word| word.0)
+    if is_v6 {
+        table::at(&ConnsV6, slot).map_or(0, |found| found.word.0)
+    } else {
+        table::at(&ConnsV4, slot).map_or(0, |found| found.word.0)
+    }
 }
 
 /// Writes all but the frame and a connection's word.

@@ -105,10 +105,15 @@ pub fn json(out: &mut dyn Write, what: &impl Serialize) -> io::Result<()> {
     writeln!(out)
 }
 
-/// Whoever reads us may have seen enough.
+/// Prints; see [`printed`].
 pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
-    match write(&mut out).and_then(|()| out.flush()) {
+    printed(write(&mut out).and_then(|()| out.flush()))
+}
+
+/// How a command ends that has printed. Whoever reads us may have seen enough.
+pub fn printed(printed: io::Result<()>) -> anyhow::Result<ExitCode> {
+    match printed {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(e) => Err(e.into()),

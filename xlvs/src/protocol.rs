@@ -1,5 +1,7 @@
 //! What commands and the daemon say to each other: one line of JSON each way, connections a line each.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 use xlvs_health::{OperatorWord, Standing};
 use xlvs_model::view::{ConnView, Info, ServiceView};
@@ -127,6 +129,13 @@ pub enum Alteration {
     NoServer(ServiceKey, ServerKey),
     /// No service is to be.
     Nothing,
+}
+
+impl Answer {
+    /// That it answers another question than was asked.
+    pub fn unexpected(&self) -> io::Error {
+        io::Error::other(format!("the director answered {self:?}; is it another version?"))
+    }
 }
 
 /// A state that was applied.

@@ -16,6 +16,7 @@ use xlvs_model::{ServerKey, ServiceKey};
 use crate::client::Client;
 use crate::drain::duration;
 use crate::explain::{Fate, connection_words};
+use crate::listings;
 use crate::paint::Paint;
 use crate::paths::Paths;
 use crate::plan;
@@ -166,18 +167,14 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         out.flush()?;
         Ok(true)
     });
-    match traced {
-        // Whoever read us has seen enough.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        other => Ok(other.map(|()| ExitCode::SUCCESS)?),
-    }
+    listings::printed(traced)
 }
 
 fn as_json(answer: &Answer) -> io::Result<String> {
     match answer {
         Answer::Traced(packet) => Ok(serde_json::to_string(packet)?),
         Answer::Missed(count) => Ok(json!({ "missed": count }).to_string()),
-        other => Err(unexpected(other)),
+        other => Err(other.unexpected()),
     }
 }
 
@@ -191,7 +188,7 @@ fn write(out: &mut dyn Write, answer: &Answer, paint: Paint) -> io::Result<()> {
                 paint.yellow(&format!("{count} steps came too fast and are not shown"))
             );
         }
-        other => return Err(unexpected(other)),
+        other => return Err(other.unexpected()),
     };
     let time = humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(told.time_ms));
     writeln!(out, "{time}  {}  {}", told.interface, paint.bold(&told.packet))?;
@@ -205,10 +202,6 @@ fn write(out: &mut dyn Write, answer: &Answer, paint: Paint) -> io::Result<()> {
     };
     let leaves = told.leaves.as_ref().map_or_else(String::new, |packet| format!(": {packet}"));
     writeln!(out, "    {fate}{leaves}")
-}
-
-fn unexpected(answer: &Answer) -> io::Error {
-    io::Error::other(format!("the director answered {answer:?}; is it another version?"))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::client::Client;
 use crate::event::Happening;
+use crate::listings;
 use crate::paint::Paint;
 use crate::paths::Paths;
 use crate::protocol::{Answer, Request};
@@ -51,18 +52,14 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         }
         Ok(left != Some(0))
     });
-    match watched {
-        // Whoever read us has seen enough.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        other => Ok(other.map(|()| ExitCode::SUCCESS)?),
-    }
+    listings::printed(watched)
 }
 
 fn as_json(answer: &Answer) -> io::Result<String> {
     match answer {
         Answer::Event(event) => Ok(serde_json::to_string(event)?),
         Answer::Missed(count) => Ok(json!({ "event": "missed", "count": count }).to_string()),
-        other => Err(unexpected(other)),
+        other => Err(other.unexpected()),
     }
 }
 
@@ -81,12 +78,8 @@ fn for_people(answer: &Answer, paint: Paint) -> io::Result<String> {
             }
         }
         Answer::Missed(count) => paint.yellow(&format!("{count} events came too fast and are not shown")),
-        other => return Err(unexpected(other)),
+        other => return Err(other.unexpected()),
     })
-}
-
-fn unexpected(answer: &Answer) -> io::Error {
-    io::Error::other(format!("the director answered {answer:?}; is it another version?"))
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Is a frame from or to such a client? VLAN tags and the outer headers of tunnels are looked through and not into.
+    /// Is a frame from or to such a client? Behind its VLAN tags, by the outermost IP header.
     #[inline(always)]
     pub fn takes<P: Packet>(&self, packet: &P) -> bool {
         ends(packet).is_some_and(|(from, to)| self.is_client(from) | self.is_client(to))
@@ -75,7 +75,7 @@ pub enum Note {
     Arrived,
     /// The stage before has left it to this one.
     Stage(Stage),
-    /// It belongs to the connection in this slot ([`crate::family::slot_of`]), and has moved it on.
+    /// It belongs to the connection in this slot ([`crate::family::slot_of`]), which it has moved on if it is no ICMP error.
     Connection(u32),
     /// There is no entry for it.
     NoConnection,
@@ -177,7 +177,7 @@ const OPENED: u32 = 9;
 const FATE: u32 = 11;
 const PUT_TOGETHER: u32 = 12;
 
-/// Bytes of a frame that a record has room for: two times Ethernet, IPv6 and TCP with options.
+/// Bytes of a frame that a record has room for: a tunnel's headers over IPv6, and the longest of TCP, among them.
 pub const ROOM: usize = 208;
 
 /// A record of the ring.

@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use xlvs_core::sched::Scheduler;
 use xlvs_core::sched::wlc::overhead;
 use xlvs_core::verdict::{DropReason, PassReason, Verdict};
@@ -16,7 +16,6 @@ use xlvs_model::view::ServerView;
 use xlvs_model::{ServerKey, ServiceKey};
 
 use super::Daemon;
-use super::trace::interface;
 use crate::explain::{Candidate, Explanation, Fate, Kind, Question, Scheduling};
 use crate::plan;
 use crate::simulate::wire::{self, ACK, FIN, PSH, RST, SYN, Transport};
@@ -99,7 +98,7 @@ fn packet(protocol: u8, kind: Kind) -> Result<(Transport, &'static [u8], &'stati
     })
 }
 
-/// Whose number this is.
+/// The server with this number, and its service.
 pub(super) fn place_of(engine: &Engine, id: u32) -> Option<(ServiceKey, ServerKey)> {
     engine.roster().seats().find_map(|(service, seat)| {
         let server = seat.lanes.iter().find(|(_, lane)| lane.id == id)?.0;
@@ -107,7 +106,7 @@ pub(super) fn place_of(engine: &Engine, id: u32) -> Option<(ServiceKey, ServerKe
     })
 }
 
-/// Whose number this is.
+/// The service with this number.
 pub(super) fn service_of(engine: &Engine, id: u32) -> Option<ServiceKey> {
     engine.roster().seats().find(|(_, seat)| seat.id == id && seat.alive).map(|(key, _)| *key)
 }
@@ -175,6 +174,12 @@ fn fate_of(outcome: &Outcome) -> (Fate, Option<&'static str>, String) {
         Verdict::Drop(reason) => drop_because(reason),
         Verdict::Answer { .. } => (Fate::Answer, None, answer_words(outcome)),
     }
+}
+
+/// An interface by name.
+pub(super) fn interface(ifindex: u32) -> String {
+    if_indextoname(ifindex)
+        .map_or_else(|_| format!("interface {ifindex}"), |name| name.to_string_lossy().into_owned())
 }
 
 /// What passing is, in words.

@@ -6,7 +6,6 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use nix::net::if_::if_indextoname;
 use nix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::Sender;
@@ -23,7 +22,7 @@ use xlvs_datapath::xdp::Ring;
 use xlvs_model::view::ConnView;
 
 use super::Daemon;
-use super::explain::{drop_because, pass, place_of, service_of};
+use super::explain::{drop_because, interface, pass, place_of, service_of};
 use crate::explain::Fate;
 use crate::protocol::Answer;
 use crate::sketch;
@@ -90,7 +89,7 @@ struct Telling<'d> {
     ring: AsyncFd<Ring>,
     /// By processor, what has come in and not left.
     under_way: HashMap<u32, UnderWay>,
-    /// What the monotonic clock showed at the beginning of 1970, so to speak.
+    /// From the beginning of 1970 to that of the monotonic clock.
     epoch: Duration,
     /// So many more packets; none: all.
     left: Option<u64>,
@@ -237,33 +236,25 @@ impl Words<'_> {
 }
 
 fn left(traced: Traced, verdict: Verdict, record: &RecordView, came: u64) -> Traced {
-    let leaves = || Some(sketch::frame(record.frame, record.len));
-    let (fate, reason, sentence, leaves) = match verdict {
-        Verdict::Pass(reason) => with_none(pass(reason, "passed to the director's own stack")),
-        Verdict::Drop(reason) => with_none(drop_because(reason)),
+    let (fate, reason, sentence) = match verdict {
+        Verdict::Pass(reason) => pass(reason, "passed to the director's own stack"),
+        Verdict::Drop(reason) => drop_because(reason),
         Verdict::Transmit { ifindex } | Verdict::Redirect { ifindex } => {
-            (Fate::Forward, None, format!("sent by {}", interface(ifindex)), leaves())
+            (Fate::Forward, None, format!("sent by {}", interface(ifindex)))
         }
-        Verdict::Answer { ifindex } => {
-            (Fate::Answer, None, format!("answered by {}", interface(ifindex)), leaves())
-        }
+        Verdict::Answer { ifindex } => (Fate::Answer, None, format!("answered by {}", interface(ifindex))),
         Verdict::Cut { ifindex } => {
             let sentence = format!("to the daemon, which cuts it and sends it by {}", interface(ifindex));
-            (Fate::Forward, None, sentence, leaves())
+            (Fate::Forward, None, sentence)
         }
         Verdict::PutTogether { .. } => {
-            let sentence = "a fragment: to the daemon, which puts the packet together".to_owned();
-            (Fate::Forward, None, sentence, None)
+            (Fate::Forward, None, "a fragment: to the daemon, which puts the packet together".to_owned())
         }
     };
+    let stays = matches!(verdict, Verdict::Pass(_) | Verdict::Drop(_) | Verdict::PutTogether { .. });
+    let leaves = (!stays).then(|| sketch::frame(record.frame, record.len));
     let took_ns = record.time.saturating_sub(came);
     Traced { fate, reason: reason.map(str::to_owned), sentence, leaves, took_ns, ..traced }
-}
-
-type Told = (Fate, Option<&'static str>, String);
-
-fn with_none((fate, reason, sentence): Told) -> (Fate, Option<&'static str>, String, Option<String>) {
-    (fate, reason, sentence, None)
 }
 
 /// At what a stage looks.
@@ -277,10 +268,4 @@ fn name_of(stage: Stage) -> &'static str {
         Stage::Fragments => "fragments",
         Stage::Unusual => "frames with VLAN tags or of several buffers",
     }
-}
-
-/// An interface by name.
-pub fn interface(ifindex: u32) -> String {
-    if_indextoname(ifindex)
-        .map_or_else(|_| format!("interface {ifindex}"), |name| name.to_string_lossy().into_owned())
 }
