@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len};
 use xlvs_core::errand::Question;
-use xlvs_core::packet::{Beyond, Packet};
+use xlvs_core::packet::{self, Beyond, Packet};
 use xlvs_core::wire::Header;
 
 /// A field of the context: `data` is at 0, `data_end` at 4, `data_meta` at 8. Read so that the compiler does not know it for a number of 32 bits, to
@@ -44,7 +44,8 @@ fn unknown_context(mut ctx: *mut xdp_md) -> *mut xdp_md {
     ctx
 }
 
-/// An XDP frame on the short way: what it has besides its first buffer is not there.
+/// An XDP frame on the short way: what it has besides its first buffer is not there, and one of less than [`SHORTEST`] bytes has no
+/// headers.
 pub type ShortPacket = AnyPacket<SHORT>;
 
 /// An XDP frame. Headers are in its first buffer.
@@ -52,6 +53,9 @@ pub type XdpPacket = AnyPacket<WHOLE>;
 
 /// An XDP frame that may be the head of a packet about which the daemon asks: then a question lies in front of it.
 pub type AskedPacket = AnyPacket<ASKED>;
+
+/// Ethernet, IPv4 and UDP. Frames are filled up to more than that.
+const SHORTEST: usize = 42;
 
 const SHORT: u8 = 0;
 const WHOLE: u8 = 1;
@@ -142,7 +146,14 @@ impl<const KIND: u8> AnyPacket<KIND> {
         let at = self.start() + offset;
         // SAFETY: no packet begins before the first page. Else every `Option` of a view would be tested once more.
         unsafe { core::hint::assert_unchecked(at != 0) };
-        (at + size_of::<T>() <= self.end()).then_some(at as *mut T)
+        let is_near = packet::is_constant(offset) && offset + size_of::<T>() <= SHORTEST;
+        let end = if KIND == SHORT && is_near {
+            // One comparison for all of these.
+            self.start() + SHORTEST
+        } else {
+            at + size_of::<T>()
+        };
+        (end <= self.end()).then_some(at as *mut T)
     }
 }
 
@@ -157,8 +168,10 @@ impl<const KIND: u8> Packet for AnyPacket<KIND> {
     }
 
     #[inline(always)]
-    fn has_more(&self) -> bool {
-        KIND == SHORT && self.in_all_buffers() != unknown(self.end() - self.start())
+    fn apart<R>(&mut self, act: impl FnOnce(&mut Self) -> R) -> R {
+        let result = act(&mut Self::new(self.ctx));
+        self.moved();
+        result
     }
 
     #[inline(always)]

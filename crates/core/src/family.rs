@@ -34,8 +34,6 @@ pub trait Family<const K: usize>: Sized {
     const NOWHERE: Self::Addr;
     /// The family's number in Ethernet.
     const ETHERTYPE: u16;
-    /// Where the transport header is when nothing is between.
-    const PLAIN_L4: usize;
     /// The protocol of its ICMP.
     const ICMP: u8;
 
@@ -66,6 +64,9 @@ pub trait Family<const K: usize>: Sized {
     /// Does [`crate::persist::find`]; in the kernel in a function that is verified by itself.
     fn find_template<E: Env>(env: &E, asked: &Asked<Self::Addr>) -> Outcome;
 
+    /// Reads the network header of a packet in which nothing comes between it and the transport header. `None`: it is not such a
+    /// packet.
+    fn read_plain<P: Packet>(packet: &P) -> Option<Net<Self::Addr>>;
     /// Reads the network header.
     fn read<P: Packet>(packet: &P) -> Result<Net<Self::Addr>, PassReason>;
     /// Can this be the source of a packet to that destination? What cannot is a martian to the stack.
@@ -81,6 +82,8 @@ pub trait Family<const K: usize>: Sized {
         own: Self::Addr,
         time: u32,
     ) -> Result<(), DropReason>;
+    /// [`Family::prepare`] for the short way, with what was read of server and packet already.
+    fn fits<P: Packet>(packet: &P, net: &Net<Self::Addr>, flags: u16, mtu: u16, method: u8) -> bool;
     /// What a packet must satisfy to be sent to this server by this method, and where it goes then.
     fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance>;
     /// The same for the way to a client, of a packet that came in by this interface, from this source, and is judged as being so
@@ -183,7 +186,6 @@ impl Family<{ key::V4 }> for V4 {
     type Services<E: Env> = E::ServicesV4;
     const NOWHERE: [u8; 4] = [0; 4];
     const ETHERTYPE: u16 = ethertype::IPV4;
-    const PLAIN_L4: usize = parse::L3 + Ipv4::LEN;
     const ICMP: u8 = ip_protocol::ICMP;
 
     #[inline(always)]
@@ -253,6 +255,11 @@ impl Family<{ key::V4 }> for V4 {
     }
 
     #[inline(always)]
+    fn read_plain<P: Packet>(packet: &P) -> Option<Net<[u8; 4]>> {
+        parse::plain_v4(packet)
+    }
+
+    #[inline(always)]
     fn read<P: Packet>(packet: &P) -> Result<Net<[u8; 4]>, PassReason> {
         parse::network_v4(packet)
     }
@@ -260,7 +267,7 @@ impl Family<{ key::V4 }> for V4 {
     /// 0/8, 127/8 and everything from multicast on are no sources, nor is the director's own address.
     #[inline(always)]
     fn is_source(src: [u8; 4], dst: [u8; 4]) -> bool {
-        src != dst && src[0] != 0 && src[0] != 127 && src[0] < 224
+        src != dst && src[0].wrapping_sub(1) < 223 && src[0] != 127
     }
 
     #[inline(always)]
@@ -281,6 +288,11 @@ impl Family<{ key::V4 }> for V4 {
         time: u32,
     ) -> Result<(), DropReason> {
         options::fill_in(packet, env, own, time)
+    }
+
+    #[inline(always)]
+    fn fits<P: Packet>(packet: &P, net: &Net<[u8; 4]>, flags: u16, mtu: u16, method: u8) -> bool {
+        v4::fits(packet, net, flags, mtu, method)
     }
 
     #[inline(always)]
@@ -391,7 +403,6 @@ impl Family<{ key::V6 }> for V6 {
     type Services<E: Env> = E::ServicesV6;
     const NOWHERE: AddrV6 = AddrV6([0; 2]);
     const ETHERTYPE: u16 = ethertype::IPV6;
-    const PLAIN_L4: usize = parse::L3 + Ipv6::LEN;
     const ICMP: u8 = ip_protocol::ICMPV6;
 
     #[inline(always)]
@@ -468,6 +479,11 @@ impl Family<{ key::V6 }> for V6 {
     }
 
     #[inline(always)]
+    fn read_plain<P: Packet>(packet: &P) -> Option<Net<AddrV6>> {
+        parse::plain_v6(packet)
+    }
+
+    #[inline(always)]
     fn read<P: Packet>(packet: &P) -> Result<Net<AddrV6>, PassReason> {
         parse::network_v6(packet)
     }
@@ -499,6 +515,11 @@ impl Family<{ key::V6 }> for V6 {
         _time: u32,
     ) -> Result<(), DropReason> {
         Ok(())
+    }
+
+    #[inline(always)]
+    fn fits<P: Packet>(packet: &P, net: &Net<AddrV6>, flags: u16, mtu: u16, method: u8) -> bool {
+        v6::fits(packet, net, flags, mtu, method)
     }
 
     #[inline(always)]

@@ -40,11 +40,14 @@ pub trait Packet {
         Beyond { bytes: 0, sum: 0 }
     }
 
-    /// Has the frame bytes that [`Self::len`] does not count, because on the short way nobody asks how long frames of several
-    /// buffers are?
+    /// Hands the packet to a function with a stack frame of its own. In the kernel it sees a view of the same frame that is its own:
+    /// what is known of this one can then stay in registers.
     #[inline(always)]
-    fn has_more(&self) -> bool {
-        false
+    fn apart<R>(&mut self, act: impl FnOnce(&mut Self) -> R) -> R
+    where
+        Self: Sized,
+    {
+        act(self)
     }
 
     /// Has the frame no bytes?
@@ -78,6 +81,13 @@ pub(crate) fn by_reference<P>(packet: &mut P) -> &mut P {
     }
     #[cfg(not(target_arch = "bpf"))]
     packet
+}
+
+/// Does the compiler know this number?
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+pub fn is_constant(number: usize) -> bool {
+    core::intrinsics::is_val_statically_known(number)
 }
 
 /// A packet in host memory, with headroom as XDP gives it.

@@ -38,7 +38,7 @@ pub const L3: usize = Ethernet::LEN;
 #[inline(always)]
 pub fn ethernet<P: Packet>(packet: &P) -> Result<u16, PassReason> {
     let Some(eth) = packet.header::<Ethernet>(0) else { return Err(PassReason::NotIp) };
-    if eth.dst[0] & 1 != 0 {
+    if eth.is_to_group() {
         // Group addresses: IPVS takes only what was sent to the director itself (PACKET_HOST).
         return Err(PassReason::Group);
     }
@@ -72,27 +72,56 @@ pub fn network_v4<P: Packet>(packet: &P) -> Result<Net<[u8; 4]>, PassReason> {
     })
 }
 
+/// [`network_v4`] of a whole packet without options, where nothing else is wanted. `None`: that, or malformed.
+#[inline(always)]
+pub fn plain_v4<P: Packet>(packet: &P) -> Option<Net<[u8; 4]>> {
+    const VERSION_AND_LEN: u8 = 4 << 4 | (Ipv4::LEN / 4) as u8;
+    let ip = packet.header::<Ipv4>(L3)?;
+    let len = ip.packet_len();
+    if ip.version_ihl != VERSION_AND_LEN
+        || ip.is_fragment()
+        || (len as usize) < Ipv4::LEN
+        || L3 + len as usize > packet.len()
+    {
+        return None;
+    }
+    Some(Net {
+        l4: L3 + Ipv4::LEN,
+        src: load32_at::<{ offset_of!(Ipv4, src) }, _>(ip).to_ne_bytes(),
+        dst: load32_at::<{ offset_of!(Ipv4, dst) }, _>(ip).to_ne_bytes(),
+        protocol: ip.protocol,
+        len,
+        fragment: false,
+    })
+}
+
 /// Extension headers that are walked; who has more is left to the stack.
 const MOST_EXTENSIONS: usize = 4;
 
 /// Reads an IPv6 header and walks its extension headers: hop-by-hop and destination options, routing, fragment.
 #[inline(always)]
 pub fn network_v6<P: Packet>(packet: &P) -> Result<Net<AddrV6>, PassReason> {
-    let Some(ip) = packet.header::<Ipv6>(L3) else { return Err(PassReason::Malformed) };
+    let Some(mut net) = plain_v6(packet) else { return Err(PassReason::Malformed) };
+    walk_extensions(packet, &mut net)?;
+    Ok(net)
+}
+
+/// Reads an IPv6 header, and takes its extension headers for what it carries. `None`: malformed.
+#[inline(always)]
+pub fn plain_v6<P: Packet>(packet: &P) -> Option<Net<AddrV6>> {
+    let ip = packet.header::<Ipv6>(L3)?;
     let len = (Ipv6::LEN as u16).wrapping_add(u16::from_be_bytes(ip.payload_len));
     if ip.version_class_flow[0] >> 4 != 6 || (len as usize) < Ipv6::LEN || L3 + len as usize > packet.len() {
-        return Err(PassReason::Malformed);
+        return None;
     }
-    let mut net = Net {
+    Some(Net {
         l4: L3 + Ipv6::LEN,
         src: ip.src.get(),
         dst: ip.dst.get(),
         protocol: ip.next,
         len,
         fragment: false,
-    };
-    walk_extensions(packet, &mut net)?;
-    Ok(net)
+    })
 }
 
 /// Goes on behind all extension headers; of a fragment, behind those that all fragments have.
@@ -205,7 +234,8 @@ pub fn transport<P: Packet>(packet: &P, l4: usize, protocol: u8) -> Result<Trans
 /// The ports, with which every transport header that is read here begins.
 #[inline(always)]
 fn ports<T: Header>(header: &T) -> [[u8; 2]; 2] {
-    [load16_at::<0, _>(header), load16_at::<2, _>(header)].map(u16::to_ne_bytes)
+    let [a, b, c, d] = load32_at::<0, _>(header).to_ne_bytes();
+    [[a, b], [c, d]]
 }
 
 /// Reads what [`transport`] does not: SCTP, and IPsec, which has no ports but follows the key exchange that made it.

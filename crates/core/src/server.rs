@@ -19,6 +19,8 @@ pub mod flag {
     pub const TUNNEL_TYPE: u16 = 5;
     /// Shift of the tunnel's checksum option, two bits.
     pub const TUNNEL_CHECKSUM: u16 = 7;
+    /// What decides what a tunnel looks like; 0: IP in IP, between IPv4 addresses.
+    pub const TUNNEL_SHAPE: u16 = 3 << TUNNEL_TYPE | 3 << TUNNEL_CHECKSUM | IPV6;
     /// The director itself has its address.
     pub const LOCAL: u16 = 1 << 9;
     /// Its address is an IPv6 one.

@@ -50,6 +50,12 @@ pub mod ethertype {
 }
 
 impl Ethernet {
+    /// Is it for a group of hosts, or all of them?
+    #[inline(always)]
+    pub const fn is_to_group(&self) -> bool {
+        self.dst[0] & 1 != 0
+    }
+
     /// EtherType in host order.
     #[inline(always)]
     pub fn ethertype(&self) -> u16 {

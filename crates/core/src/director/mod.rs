@@ -25,7 +25,7 @@ use crate::packet::Packet;
 use crate::parse;
 use crate::verdict::{DropReason, PassReason, Verdict};
 use crate::vlan;
-use crate::wire::ethertype;
+use crate::wire::{Ethernet, ethertype, ip_protocol};
 
 use answer::Answer;
 use flow::{Flow, Recognised};
@@ -146,16 +146,17 @@ fn go_on<P: Packet, E: Env>(packet: &mut P, env: &E, mut outcome: Result<Verdict
 /// The first stage: what is IPv4 and [`known`]; what is IPv6, or has tags, is another's.
 #[inline(always)]
 pub fn first<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stage> {
-    match parse::ethernet(packet) {
-        Ok(ethertype::IPV4) => known::<V4, P, E, { key::V4 }>(packet, env),
-        Ok(_ipv6) => Err(Stage::KnownV6),
-        Err(PassReason::Vlan) => Err(Stage::Unusual),
-        Err(reason) => Ok(counted(env, Verdict::Pass(reason))),
+    let Some(eth) = packet.header::<Ethernet>(0) else { return Err(Stage::Unusual) };
+    match eth.ethertype() {
+        _ if eth.is_to_group() => Err(Stage::Unusual),
+        ethertype::IPV4 => known::<V4, P, E, { key::V4 }>(packet, env),
+        ethertype::IPV6 => Err(Stage::KnownV6),
+        _ => Err(Stage::Unusual),
     }
 }
 
-/// Takes the VLAN tags off a frame, and has one of several buffers looked at. `Err`: that stage must see it, and not [`known`],
-/// whose frames have one buffer and leave without tags.
+/// Takes the VLAN tags off a frame, and tells which stage must see what [`known`] does not look at (`Err`): among others frames of
+/// several buffers, headers with options, fragments, and protocols other than TCP and UDP.
 #[inline(always)]
 pub fn unusual<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stage> {
     let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
@@ -201,36 +202,21 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     env: &E,
 ) -> Result<Verdict, Stage> {
     let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
-    let net = match F::read(packet) {
-        Ok(net) => net,
-        Err(PassReason::Malformed) if packet.has_more() => return Err(Stage::Unusual),
-        Err(reason) => return Ok(counted(env, Verdict::Pass(reason))),
-    };
-    if net.protocol == F::ICMP {
-        // Who sends it and whom it is for says nothing of what it is about.
-        return Err(Stage::related::<K>());
+    // What is rare is looked at by a stage that has room for all of it.
+    let Some(net) = F::read_plain(packet) else { return Err(Stage::Unusual) };
+    if (net.protocol != ip_protocol::TCP) & (net.protocol != ip_protocol::UDP) {
+        return Err(Stage::Unusual);
     }
     let who = Recognised::in_packet::<F, K>(config, &net);
     if who.nobody::<F, K>(config, &net) {
         return Ok(counted(env, Verdict::Pass(PassReason::NotOurs)));
     }
-    if net.fragment {
-        return Err(Stage::Fragments);
-    }
-    // A server may be a client of a VIP as well: what is no reply is looked at again as a request.
-    let stage = if who.to_vip & !who.from_server { Stage::request::<K>() } else { Stage::reply::<K>() };
-    if net.l4 != F::PLAIN_L4 {
-        // Options and extension headers are rare, and going through them takes a loop.
-        return Err(stage);
-    }
     let mut flow = Flow::<F, K>::blank(config, env.now());
     flow.net = net;
-    match flow.read_rest(packet) {
-        Ok(()) => {}
-        // SCTP and IPsec are read where there is more room.
-        Err(PassReason::Protocol) => return Err(stage),
-        Err(reason) => return Ok(counted(env, Verdict::Pass(reason))),
+    if let Err(reason) = flow.read_rest(packet) {
+        return Ok(counted(env, Verdict::Pass(reason)));
     }
+    // A server may be a client of a VIP as well: what is no reply is looked at again as a request.
     if who.from_server {
         // Of IPv6, a reply's way needs more stack than is left here.
         let verdict = if K == key::V4 { reply::known(packet, env, &flow) } else { None };

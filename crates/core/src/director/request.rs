@@ -43,13 +43,16 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     let Glance::Found(found) = table::glance(memory, &probe) else { return None };
     let entry = Entry(found.body.entry.load());
     let server = env.server(entry.server())?;
-    if !server::is_usual(server.flags()) || flow.has_outlived(found.word) {
+    let (flags, hop) = server.hop();
+    if !server::is_usual(flags) || flow.has_outlived(found.word) {
         return None;
     }
     if flow.is_unsummed() && entry.method() == Method::Masquerade as u8 {
         return None;
     }
-    let hop = F::prepare(packet, server, entry.method()).ok()?;
+    if !F::fits(packet, &flow.net, flags, hop.mtu, entry.method()) {
+        return None;
+    }
     let link = Link(found.body.link.load());
     let direction = request_direction(found.word);
     if link.template().is_some() && assures(flow, found.word, short_successor(flow, found.word, direction)) {

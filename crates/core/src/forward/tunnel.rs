@@ -114,6 +114,19 @@ pub fn room(flags: u16, mtu: u16) -> Option<u16> {
     if room < least { None } else { Some(room) }
 }
 
+/// Has a way of this MTU room for a packet of this length, sent by this method to a server with these flags?
+#[inline(always)]
+pub fn leaves_room(flags: u16, mtu: u16, method: u8, len: u16) -> bool {
+    if method != Method::Tunnel as u8 {
+        return len <= mtu;
+    }
+    if flags & flag::TUNNEL_SHAPE == 0 {
+        // IP in IP between IPv4 addresses; nearly all are that.
+        return len as u32 + Ipv4::LEN as u32 <= mtu as u32 && mtu >= (68 + Ipv4::LEN) as u16;
+    }
+    room(flags, mtu).is_some_and(|room| len <= room)
+}
+
 /// Wraps the packet; returns the frame's ethertype. Its Ethernet header is undefined afterwards.
 #[inline(always)]
 pub fn wrap<P: Packet, E: Env>(
@@ -125,7 +138,7 @@ pub fn wrap<P: Packet, E: Env>(
 ) -> Result<u16, DropReason> {
     let shape = Shape::of(server.flags());
     if shape.between() != 0 || shape.outer_v6 != (inner.protocol == ip_protocol::IPV6) {
-        return match wrap_otherwise(packet, env, inner, l4, server) {
+        return match packet.apart(|packet| wrap_otherwise(packet, env, inner, l4, server)) {
             NO_HEADROOM => Err(DropReason::NoHeadroom),
             MALFORMED => Err(DropReason::Malformed),
             ethertype => Ok(ethertype),

@@ -14,6 +14,13 @@ use crate::unaligned::{load16, load32, store16, store32};
 use crate::verdict::DropReason;
 use crate::wire::{Ipv4, ip_protocol};
 
+/// See [`crate::family::Family::fits`].
+#[inline(always)]
+pub fn fits<P: Packet>(packet: &P, net: &Net<[u8; 4]>, flags: u16, mtu: u16, method: u8) -> bool {
+    let Some(ip) = packet.header::<Ipv4>(L3) else { return false };
+    (ip.ttl > 1) & tunnel::leaves_room(flags, mtu, method, net.len)
+}
+
 /// See [`crate::family::Family::prepare`].
 #[inline(always)]
 pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance> {

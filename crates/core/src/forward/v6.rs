@@ -13,6 +13,13 @@ use crate::server::{Onward, Server, flag};
 use crate::verdict::DropReason;
 use crate::wire::{AddrV6, Ipv6, ip_protocol};
 
+/// See [`crate::family::Family::fits`].
+#[inline(always)]
+pub fn fits<P: Packet>(packet: &P, net: &Net<AddrV6>, flags: u16, mtu: u16, method: u8) -> bool {
+    let Some(ip) = packet.header::<Ipv6>(L3) else { return false };
+    (ip.hop_limit > 1) & tunnel::leaves_room(flags, mtu, method, net.len)
+}
+
 /// See [`crate::family::Family::prepare`]. IPv6 packets are never fragmented on their way; those that were put together are judged
 /// by the largest of their fragments.
 #[inline(always)]
