@@ -7,6 +7,7 @@ use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64, bpf_loop,
 };
 use aya_ebpf::maps::Array;
+use xlvs_core::cell::Cell64;
 use xlvs_core::config::Config;
 use xlvs_core::conn::word::Tick;
 use xlvs_core::conn::table::{New, Probe, Refused, packed};
@@ -59,6 +60,28 @@ impl KernelEnv {
             FIB_FRAG_NEEDED => Route::TooBig { mtu: unsafe { fib.__bindgen_anon_1.mtu_result } },
             _ => Route::None,
         }
+    }
+
+    /// What the kernel's routes say of a packet with this mark; `fill_in` says of which. Kernels before 6.10 do not take a mark, and
+    /// say that the question is wrong.
+    #[inline(always)]
+    fn leads_elsewhere(&self, ifindex: u32, mark: u32, fill_in: impl FnOnce(&mut FibQuery)) -> bool {
+        const { assert!(size_of::<FibQuery>() == size_of::<[Cell64; 8]>()) };
+        let Some(handed) = handed() else { return false };
+        handed.fib.iter().for_each(|cell| cell.store(0));
+        // SAFETY: of the query's size and better aligned, plain data of integers and unions of them, and only this processor's.
+        let fib = unsafe { &mut *handed.fib.as_ptr().cast_mut().cast::<FibQuery>() };
+        fib.ifindex = ifindex;
+        fill_in(fib);
+        // The kernel's header has had the mark there since, in a union with both MACs.
+        let [a, b, c, d] = mark.to_ne_bytes();
+        (fib.smac[0], fib.smac[1], fib.smac[2], fib.smac[3]) = (a, b, c, d);
+        let flags = FIB_LOOKUP_SKIP_NEIGH | FIB_LOOKUP_MARK;
+        // SAFETY: context and query are valid, and the size is the query's.
+        let answer = unsafe {
+            bpf_fib_lookup(self.ctx.cast::<c_void>(), &raw mut *fib, size_of::<FibQuery>() as i32, flags)
+        };
+        answer >= FIB_SUCCESS && answer != FIB_NOT_FORWARDED && answer != FIB_FORWARDING_OFF
     }
 
     /// A full ring means that the daemon is busy with others; who missed something will miss it again.
@@ -419,6 +442,16 @@ impl Env for KernelEnv {
     }
 
     #[inline(always)]
+    fn leads_elsewhere_v4(&self, ifindex: u32, src: &[u8; 4], dst: &[u8; 4], mark: u32) -> bool {
+        leads_elsewhere_v4(self, ifindex, src, dst, mark)
+    }
+
+    #[inline(always)]
+    fn leads_elsewhere_v6(&self, ifindex: u32, src: &AddrV6, dst: &AddrV6, mark: u32) -> bool {
+        leads_elsewhere_v6(self, ifindex, src, dst, mark)
+    }
+
+    #[inline(always)]
     fn want_neighbour_v4(&self, addr: [u8; 4]) {
         // As an IPv4-mapped address (RFC 4291): one ring for both families.
         let [a, b, c, d] = addr;
@@ -454,6 +487,25 @@ impl Env for KernelEnv {
     }
 }
 
+/// Functions of their own, so that what they need is not also needed by the deepest calls beside them.
+#[inline(never)]
+fn leads_elsewhere_v4(env: &KernelEnv, ifindex: u32, src: &[u8; 4], dst: &[u8; 4], mark: u32) -> bool {
+    env.leads_elsewhere(ifindex, mark, |fib| {
+        fib.family = AF_INET;
+        fib.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(*src);
+        fib.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(*dst);
+    })
+}
+
+#[inline(never)]
+fn leads_elsewhere_v6(env: &KernelEnv, ifindex: u32, src: &AddrV6, dst: &AddrV6, mark: u32) -> bool {
+    env.leads_elsewhere(ifindex, mark, |fib| {
+        fib.family = AF_INET6;
+        fib.__bindgen_anon_3.ipv6_src = src.words();
+        fib.__bindgen_anon_4.ipv6_dst = dst.words();
+    })
+}
+
 /// What `bpf_loop` calls: 0 goes on, 1 ends.
 unsafe extern "C" fn turn<S: Step>(i: u32, step: *mut c_void) -> i64 {
     // SAFETY: `repeat` hands its own exclusive reference through the kernel to this function.
@@ -464,5 +516,9 @@ unsafe extern "C" fn turn<S: Step>(i: u32, step: *mut c_void) -> i64 {
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const FIB_SUCCESS: i64 = 0;
+const FIB_NOT_FORWARDED: i64 = 4;
+const FIB_FORWARDING_OFF: i64 = 5;
 const FIB_NO_NEIGHBOUR: i64 = 7;
 const FIB_FRAG_NEEDED: i64 = 8;
+const FIB_LOOKUP_SKIP_NEIGH: u32 = 1 << 2;
+const FIB_LOOKUP_MARK: u32 = 1 << 5;

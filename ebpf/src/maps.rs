@@ -85,6 +85,8 @@ pub struct Handed {
     pub cut_to: Cell64,
     /// How the frame came.
     pub arrival: Arrival,
+    /// A question to the kernel's routes, of a function that has no stack left for it.
+    pub fib: [Cell64; 8],
 }
 
 macro_rules! constants {

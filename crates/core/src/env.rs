@@ -124,6 +124,11 @@ pub trait Env {
     fn route_v4(&self, query: &RouteQuery<[u8; 4]>) -> Route;
     /// The same for IPv6.
     fn route_v6(&self, query: &RouteQuery<AddrV6>) -> Route;
+    /// Would the director's own routes send an IPv4 packet that came by interface `ifindex` with this mark on, rather than call it
+    /// the director's? `false` also where that cannot be told.
+    fn leads_elsewhere_v4(&self, ifindex: u32, src: &[u8; 4], dst: &[u8; 4], mark: u32) -> bool;
+    /// The same for IPv6.
+    fn leads_elsewhere_v6(&self, ifindex: u32, src: &AddrV6, dst: &AddrV6, mark: u32) -> bool;
     /// Asks the daemon to resolve the next hop towards this address.
     fn want_neighbour_v4(&self, addr: [u8; 4]);
     /// The same for IPv6.

@@ -18,6 +18,7 @@ use crate::persist::{Asked, Outcome};
 use crate::sched::Question;
 use crate::server::{Onward, Server};
 use crate::verdict::{DropReason, PassReason};
+use crate::vlan::came_by;
 use crate::wire::{AddrV6, Ipv4, Ipv6, ethertype, ip_protocol};
 
 /// See the module.
@@ -99,8 +100,12 @@ pub trait Family<const K: usize>: Sized {
     /// What decides whether a packet of this length is too long that was put together from fragments of which the largest was that
     /// long; 0: it came whole.
     fn judged(len: u16, largest_fragment: u16) -> u16;
+    /// Would the director's own routes send a packet with this mark on ([`Env::leads_elsewhere_v4`])?
+    fn leads_elsewhere<E: Env>(env: &E, net: &Net<Self::Addr>, mark: u32) -> bool;
     /// Has the daemon look for the next hop towards this address.
     fn want_neighbour<E: Env>(env: &E, addr: Self::Addr);
+    /// Will its next router give the packet up?
+    fn is_at_its_end<P: Packet>(packet: &P) -> bool;
     /// Lowers the time to live.
     fn lower_ttl<P: Packet>(packet: &mut P) -> Result<(), DropReason>;
     /// Gives the packet another address and port at one end, and lowers the time to live.
@@ -321,8 +326,18 @@ impl Family<{ key::V4 }> for V4 {
     }
 
     #[inline(always)]
+    fn leads_elsewhere<E: Env>(env: &E, net: &Net<[u8; 4]>, mark: u32) -> bool {
+        env.leads_elsewhere_v4(came_by(env), &net.src, &net.dst, mark)
+    }
+
+    #[inline(always)]
     fn want_neighbour<E: Env>(env: &E, addr: [u8; 4]) {
         env.want_neighbour_v4(addr);
+    }
+
+    #[inline(always)]
+    fn is_at_its_end<P: Packet>(packet: &P) -> bool {
+        packet.header::<Ipv4>(parse::L3).is_some_and(|ip| ip.ttl <= 1)
     }
 
     #[inline(always)]
@@ -548,8 +563,18 @@ impl Family<{ key::V6 }> for V6 {
     }
 
     #[inline(always)]
+    fn leads_elsewhere<E: Env>(env: &E, net: &Net<AddrV6>, mark: u32) -> bool {
+        env.leads_elsewhere_v6(came_by(env), &net.src, &net.dst, mark)
+    }
+
+    #[inline(always)]
     fn want_neighbour<E: Env>(env: &E, addr: AddrV6) {
         env.want_neighbour_v6(addr);
+    }
+
+    #[inline(always)]
+    fn is_at_its_end<P: Packet>(packet: &P) -> bool {
+        packet.header::<Ipv6>(parse::L3).is_some_and(|ip| ip.hop_limit <= 1)
     }
 
     #[inline(always)]

@@ -71,6 +71,8 @@ reasons! {
         RingFull = 16, "ring_full", "fragments, or packets to be cut, wait for a daemon: it is not running, or too busy";
         /// Too long for the ring's records.
         TooLong = 17, "too_long", "a fragment, or a packet to be cut, is longer than the daemon takes";
+        /// nat_icmp_send
+        NoEntry = 18, "no_entry", "a NAT server's packet belongs to no connection, and nat_icmp_send has such packets refused";
     }
 }
 

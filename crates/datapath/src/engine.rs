@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use xlvs_core::config::{FILTER_WORDS, Filter, class, filter_bit_v4, filter_bit_v6, switch};
+use xlvs_core::conn::key::{self, Kind};
 use xlvs_core::conn::table::{self, New, Probe, Refused};
 use xlvs_core::conn::word::{Tick, Word};
 use xlvs_core::conn::{Bucket, Memory as _};
-use xlvs_core::director::{mark_key, service_key};
+use xlvs_core::director::{mark_key, server_key, service_key};
 use xlvs_core::family;
 use xlvs_core::marks::Rule;
 use xlvs_core::persist;
@@ -24,7 +25,7 @@ use xlvs_core::service::{self, BLOCK, Block, NO_BLOCK, block_of, effective_lower
 use xlvs_core::state::TcpState;
 use xlvs_core::vlan;
 use xlvs_core::wire::AddrV6;
-use xlvs_model::spec::{Protocol, Scheduler};
+use xlvs_model::spec::{Method, Protocol, Scheduler};
 use xlvs_model::state::Service;
 use xlvs_model::view::{ServerView, ServiceView, Stats};
 use xlvs_model::{
@@ -72,7 +73,12 @@ pub struct Engine {
     service_estimators: HashMap<ServiceKey, Estimator>,
     idle_since: HashMap<u32, u64>,
     lines: Lines,
+    /// NAT servers in the service table, with their ids.
+    nat_servers: BTreeMap<NatServer, u32>,
 }
+
+/// Where a NAT server's packets come from: address, port, and protocol (0: a mark's, any).
+type NatServer = (IpAddr, u16, u8);
 
 /// What a change set touched.
 #[derive(Default)]
@@ -193,6 +199,7 @@ impl Engine {
             estimators: HashMap::new(),
             service_estimators: HashMap::new(),
             idle_since: HashMap::new(),
+            nat_servers: BTreeMap::new(),
         }
     }
 
@@ -351,6 +358,9 @@ impl Engine {
         if touched.tunables {
             self.write_tunables();
         }
+        if touched.tunables || !touched.services.is_empty() {
+            self.list_nat_servers();
+        }
         if touched.marks {
             self.write_marks();
         }
@@ -378,6 +388,9 @@ impl Engine {
         self.write_filters();
         self.write_timeouts();
         self.write_tunables();
+        // None is left there: clearing took them all.
+        self.nat_servers.clear();
+        self.list_nat_servers();
         self.write_marks();
     }
 
@@ -481,12 +494,8 @@ impl Engine {
     }
 
     fn list_service(&self, key: &ServiceKey, id: u32) {
-        let listed = match self.place_of(key) {
-            Some(Listing::V4(key)) => list(&Buckets(&self.tables.services_v4), self.seed(), key, id),
-            Some(Listing::V6(key)) => list(&Buckets(&self.tables.services_v6), self.seed(), key, id),
-            None => Ok(()),
-        };
-        if let Err(why) = listed {
+        let Some(place) = self.place_of(key) else { return };
+        if let Err(why) = self.list_at(place, id) {
             tracing::error!(
                 ?key,
                 ?why,
@@ -496,11 +505,63 @@ impl Engine {
     }
 
     fn unlist_service(&self, key: &ServiceKey) {
-        match self.place_of(key) {
-            Some(Listing::V4(key)) => unlist(&Buckets(&self.tables.services_v4), self.seed(), key),
-            Some(Listing::V6(key)) => unlist(&Buckets(&self.tables.services_v6), self.seed(), key),
-            None => {}
+        if let Some(place) = self.place_of(key) {
+            self.unlist_at(place);
         }
+    }
+
+    fn list_at(&self, place: Listing, id: u32) -> Result<(), Refused> {
+        match place {
+            Listing::V4(key) => list(&Buckets(&self.tables.services_v4), self.seed(), key, id),
+            Listing::V6(key) => list(&Buckets(&self.tables.services_v6), self.seed(), key, id),
+        }
+    }
+
+    fn unlist_at(&self, place: Listing) {
+        match place {
+            Listing::V4(key) => unlist(&Buckets(&self.tables.services_v4), self.seed(), key),
+            Listing::V6(key) => unlist(&Buckets(&self.tables.services_v6), self.seed(), key),
+        }
+    }
+
+    /// Has the data plane know the servers of NAT by address and port, while `nat_icmp_send` is on.
+    fn list_nat_servers(&mut self) {
+        let wanted = if self.model.tunables().is_on(Tunable::NatIcmpSend) {
+            self.wanted_nat_servers()
+        } else {
+            BTreeMap::new()
+        };
+        for gone in self.nat_servers.keys().filter(|server| !wanted.contains_key(server)) {
+            self.unlist_at(place_of_server(gone));
+        }
+        for (server, id) in wanted.iter().filter(|(server, id)| self.nat_servers.get(server) != Some(id)) {
+            if let Err(why) = self.list_at(place_of_server(server), *id) {
+                tracing::error!(
+                    ?server,
+                    ?why,
+                    "the service table has no room for this server, and nat_icmp_send overlooks it; start xlvs with a larger --max-servers"
+                );
+            }
+        }
+        self.nat_servers = wanted;
+    }
+
+    /// One of several servers at one address and port stands for all.
+    fn wanted_nat_servers(&self) -> BTreeMap<NatServer, u32> {
+        let mut wanted = BTreeMap::new();
+        for service in self.model.services() {
+            let Some(seat) = self.roster.seat(&service.spec.key) else { continue };
+            let protocol = match service.spec.key {
+                ServiceKey::Address { protocol, .. } => protocol as u8,
+                ServiceKey::Mark { .. } => 0,
+            };
+            for spec in service.servers.iter().filter(|spec| spec.method == Method::Masquerade) {
+                if let Some(lane) = seat.lanes.get(&spec.key) {
+                    wanted.entry((spec.key.addr, spec.key.port, protocol)).or_insert(lane.id);
+                }
+            }
+        }
+        wanted
     }
 
     fn seed(&self) -> u64 {
@@ -983,10 +1044,19 @@ fn unlist<const K: usize>(memory: &Buckets<'_, K>, seed: u64, key: [u64; K]) {
     }
 }
 
+fn place_of_server(&(addr, port, protocol): &NatServer) -> Listing {
+    let port = port.to_be_bytes();
+    match addr {
+        IpAddr::V4(addr) => Listing::V4(server_key::<family::V4, 2>(addr.octets(), port, protocol)),
+        IpAddr::V6(addr) => Listing::V6(server_key::<family::V6, 5>(addr.octets().into(), port, protocol)),
+    }
+}
+
 fn clear_stale<const K: usize>(bucket: &Bucket<K>, alive: &HashSet<u64>) {
     for (cell, body) in bucket.words.iter().zip(&bucket.bodies) {
         let word = Word(cell.load());
-        let listed = word.is_live() && alive.contains(&body.entry.load());
+        let is_service = key::kind_of(&body.key()) != Kind::Server as u8;
+        let listed = word.is_live() && is_service && alive.contains(&body.entry.load());
         if !word.is_empty() && !listed {
             cell.store(word.removed().0);
         }

@@ -35,6 +35,7 @@ pub struct Asked {
 }
 
 type Routes<'t> = Box<dyn Fn(&Asked) -> Route + 't>;
+type Elsewhere<'t> = Box<dyn Fn(IpAddr, u32) -> bool + 't>;
 
 /// The surroundings of packets on one (imagined) processor of a host.
 pub struct HostEnv<'t> {
@@ -53,6 +54,7 @@ pub struct HostEnv<'t> {
     options_progress: Progress,
     arrival: Arrival,
     routes: RefCell<Routes<'t>>,
+    elsewhere: RefCell<Elsewhere<'t>>,
     /// Addresses whose neighbours were asked for.
     pub wanted: RefCell<Vec<IpAddr>>,
     /// In pieces of how many bytes the latest packet leaves that is to be cut.
@@ -80,6 +82,7 @@ impl<'t> HostEnv<'t> {
             options_progress: Progress::default(),
             arrival: Arrival::default(),
             routes: RefCell::new(Box::new(|_| Route::None)),
+            elsewhere: RefCell::new(Box::new(|_, _| false)),
             wanted: RefCell::default(),
             cut_to: Cell::new(0),
             path_mtus: RefCell::default(),
@@ -104,6 +107,11 @@ impl<'t> HostEnv<'t> {
     /// From now on this is the routing table: what [`Env::route_v4`] and [`Env::route_v6`] say. Without one there is no way.
     pub fn set_routes(&self, routes: impl Fn(&Asked) -> Route + 't) {
         *self.routes.borrow_mut() = Box::new(routes);
+    }
+
+    /// From now on this says which packets, by destination and mark, the host's own routes would send on. Until then: none.
+    pub fn set_elsewhere(&self, elsewhere: impl Fn(IpAddr, u32) -> bool + 't) {
+        *self.elsewhere.borrow_mut() = Box::new(elsewhere);
     }
 
     /// Starts the random numbers anew.
@@ -228,6 +236,14 @@ impl<'t> Env for HostEnv<'t> {
     fn route_v6(&self, query: &RouteQuery<AddrV6>) -> Route {
         let (src, dst) = (query.src.bytes().into(), query.dst.bytes().into());
         (self.routes.borrow())(&Asked { ifindex: query.ifindex, src, dst, len: query.len })
+    }
+
+    fn leads_elsewhere_v4(&self, _ifindex: u32, _src: &[u8; 4], dst: &[u8; 4], mark: u32) -> bool {
+        (self.elsewhere.borrow())((*dst).into(), mark)
+    }
+
+    fn leads_elsewhere_v6(&self, _ifindex: u32, _src: &AddrV6, dst: &AddrV6, mark: u32) -> bool {
+        (self.elsewhere.borrow())(dst.bytes().into(), mark)
     }
 
     fn want_neighbour_v4(&self, addr: [u8; 4]) {

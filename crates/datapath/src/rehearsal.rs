@@ -303,6 +303,15 @@ impl<'t> Env for Rehearsal<'t> {
         self.route()
     }
 
+    // A rehearsal has no routes: a packet with a mark is taken for one that the director's own call local.
+    fn leads_elsewhere_v4(&self, _ifindex: u32, _src: &[u8; 4], _dst: &[u8; 4], _mark: u32) -> bool {
+        false
+    }
+
+    fn leads_elsewhere_v6(&self, _ifindex: u32, _src: &AddrV6, _dst: &AddrV6, _mark: u32) -> bool {
+        false
+    }
+
     fn want_neighbour_v4(&self, _addr: [u8; 4]) {}
 
     fn want_neighbour_v6(&self, _addr: AddrV6) {}

@@ -125,9 +125,9 @@ impl Sizes {
         (u64::from(conns) * 10 / 6).div_ceil(LANES as u64).max(16) as u32
     }
 
-    /// Buckets of the service table: a quarter full when all services exist.
+    /// Buckets of the service table: half full when all services and, for `nat_icmp_send`, all servers are listed.
     pub fn service_buckets(&self) -> u32 {
-        self.services.div_ceil(2).max(16)
+        (self.services + self.stats).div_ceil(4).max(self.services.div_ceil(2)).max(16)
     }
 }
 

@@ -23,7 +23,7 @@ use xlvs_datapath::tables::{Sizes, Tables};
 use xlvs_datapath::xdp::{Pins, Xdp};
 use xlvs_model::spec::{Method, Protocol, Scheduler, TunnelChecksum, TunnelType};
 use xlvs_model::{
-    Change, Family, Persistence, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunable, Tunnel,
+    Change, Family, MarkRule, Persistence, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunable, Tunnel,
 };
 
 /// Marsaglia's xorshift64*.
@@ -60,7 +60,7 @@ fn address(addr: [u8; 4]) -> IpAddr {
 const PORTS: [u16; 6] = [80, 443, 53, 21, 500, 0];
 
 /// Tunables that packets see, and values for them.
-const TUNABLES: [(Tunable, &[u32]); 8] = [
+const TUNABLES: [(Tunable, &[u32]); 9] = [
     (Tunable::SloppySctp, &[1]),
     (Tunable::ScheduleIcmp, &[1]),
     (Tunable::SloppyTcp, &[1]),
@@ -69,6 +69,7 @@ const TUNABLES: [(Tunable, &[u32]); 8] = [
     (Tunable::ExpireQuiescentTemplate, &[1]),
     (Tunable::SecureTcp, &[3]),
     (Tunable::PmtuDisc, &[0]),
+    (Tunable::NatIcmpSend, &[1]),
 ];
 
 fn random_service(random: &mut Random, key: ServiceKey, scheduler: Scheduler) -> ServiceSpec {
@@ -110,7 +111,23 @@ fn random_site(random: &mut Random) -> Vec<Change> {
             }
         }
     }
+    for family in [Family::Inet, Family::Inet6] {
+        if random.one_in(2) {
+            changes.extend(random_marked(random, family));
+        }
+    }
     changes
+}
+
+/// A service of a mark, which any packet to one port has.
+fn random_marked(random: &mut Random, family: Family) -> Vec<Change> {
+    let key = ServiceKey::Mark { family, mark: 7 };
+    let rule = MarkRule { mark: 7, family, to: None, ports: (81, 81), protocol: None };
+    let servers: Vec<_> = (0..random.below(4))
+        .map(|i| Change::AddServer(key, random_server(random, i as u8, 0, family == Family::Inet6)))
+        .collect();
+    let service = Change::AddService(random_service(random, key, Scheduler::Rr));
+    [Change::AddMark(rule), service].into_iter().chain(servers).collect()
 }
 
 fn random_server(random: &mut Random, i: u8, port: u16, is_v6: bool) -> ServerSpec {
@@ -442,9 +459,15 @@ fn pin_to_first_processor() {
         .expect("the first processor is ours to use");
 }
 
+/// The host has none either.
+fn enter_a_network_without_routes() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root may make a network namespace");
+}
+
 /// Runs `packets` packets through both and compares; `known`: through the short way and then the long one, as the kernel.
 fn compare(name: &str, seed: u64, packets: usize) {
     pin_to_first_processor();
+    enter_a_network_without_routes();
     let mut random = Random(seed);
     let fs = BpfFs::new(name);
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get()) as u32;

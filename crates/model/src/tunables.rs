@@ -61,7 +61,7 @@ tunables! {
     IgnoreTunneled "ignore_tunneled" = 0 ..= ANY, "leave alone what comes out of tunnels", fixed: "packets are seen before they leave a tunnel";
     LblcExpiration "lblc_expiration" = 86400 ..= LONGEST, "seconds that lblc remembers a destination that is not asked for";
     LblcrExpiration "lblcr_expiration" = 86400 ..= LONGEST, "the same for lblcr, and until a set of servers shrinks";
-    NatIcmpSend "nat_icmp_send" = 0 ..= ANY, "tell a NAT server whose packet belongs to no connection", fixed: "packets of servers that belong to no connection are the director's own stack's";
+    NatIcmpSend "nat_icmp_send" = 0 ..= ANY, "tell a NAT server whose packet belongs to no connection";
     PmtuDisc "pmtu_disc" = 1 ..= ANY, "let the client know how long packets may be in a tunnel, and keep its don't-fragment flag outside";
     RunEstimation "run_estimation" = 1 ..= ANY, "refresh rates and the counters that listings show";
     ScheduleIcmp "schedule_icmp" = 0 ..= ANY, "schedule ICMP errors that belong to no connection";

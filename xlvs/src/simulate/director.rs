@@ -94,6 +94,11 @@ pub struct Printed {
 pub trait Ways {
     /// The way of its packets towards an address; none: it cannot be reached.
     fn towards(&self, destination: IpAddr) -> Option<Way>;
+
+    /// Would the director send a packet with this mark on?
+    fn leads_elsewhere(&self, _destination: IpAddr, _mark: u32) -> bool {
+        false
+    }
 }
 
 /// A way.
@@ -156,6 +161,8 @@ impl<'t> Director<'t> {
         let env = HostEnv::new(tables, 0);
         let asked = Rc::clone(&ways);
         env.set_routes(move |query| route(&*asked, query));
+        let asked = Rc::clone(&ways);
+        env.set_elsewhere(move |destination, mark| asked.leads_elsewhere(destination, mark));
         Self {
             engine: Engine::new(Arc::clone(tables)),
             env,

@@ -15,6 +15,14 @@ pub enum Kind {
     Conn = 0,
     /// A persistence template.
     Template = 1,
+    /// In the service table: a NAT server's end of its connections.
+    Server = 2,
+}
+
+/// The kind byte of a key.
+#[inline(always)]
+pub const fn kind_of<const K: usize>(key: &[u64; K]) -> u8 {
+    (key[K - 1] >> 40) as u8
 }
 
 /// The key of an IPv4 entry. Addresses and ports as on the wire.

@@ -26,7 +26,10 @@ use crate::verdict::DropReason;
 #[inline(always)]
 pub fn find_service<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>) -> Option<u32> {
     let port = flow.transport.dst;
-    service_of_mark(env, flow)
+    let rules = flow.config.mark_rules.load();
+    let marked = if rules == 0 { NO_SERVICE } else { service_of_mark(env, flow, rules) };
+    u32::try_from(marked)
+        .ok()
         .or_else(|| service_at(env, flow, port))
         .or_else(|| if may_be_ftp_data(flow, port) { service_at(env, flow, persist::FTP) } else { None })
         .or_else(|| {
@@ -35,12 +38,12 @@ pub fn find_service<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'
         })
 }
 
-#[inline(always)]
-fn service_of_mark<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>) -> Option<u32> {
-    let rules = flow.config.mark_rules.load();
-    if rules == 0 {
-        return None;
-    }
+/// What is no service's id.
+const NO_SERVICE: u64 = u64::MAX;
+
+/// A function with a stack frame of its own, which its caller's is too full for. Its result is a single number, as the kernel wants it.
+#[inline(never)]
+fn service_of_mark<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>, rules: u32) -> u64 {
     let seen = Seen {
         dest: F::as_marked(flow.net.dst),
         port: u16::from_be_bytes(flow.transport.dst),
@@ -48,7 +51,14 @@ fn service_of_mark<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_
         is_v6: (K != key::V4) as u32,
     };
     let mark = marks::mark_of(env, rules, &seen);
-    if mark == 0 { None } else { service_under(env, flow, mark_key::<F, K>(mark)) }
+    if mark == 0 {
+        return NO_SERVICE;
+    }
+    match service_under(env, flow, mark_key::<F, K>(mark)) {
+        // IPVS sees what routing calls local, and that may depend on the mark.
+        Some(_) if F::leads_elsewhere(env, &flow.net, mark) => NO_SERVICE,
+        service => service.map_or(NO_SERVICE, u64::from),
+    }
 }
 
 /// `ip_unprivileged_port_start`, at its default.
@@ -70,8 +80,9 @@ fn service_at<F: Family<K>, E: Env, const K: usize>(
     service_under(env, flow, service_key::<F, K>(flow.net.dst, port, flow.net.protocol))
 }
 
+/// What lies under a key of the service table: a service's id, or a NAT server's.
 #[inline(always)]
-fn service_under<F: Family<K>, E: Env, const K: usize>(
+pub fn service_under<F: Family<K>, E: Env, const K: usize>(
     env: &E,
     flow: &Flow<'_, F, K>,
     key: [u64; K],
@@ -94,6 +105,13 @@ pub fn service_key<F: Family<K>, const K: usize>(vip: F::Addr, port: [u8; 2], pr
 #[inline(always)]
 pub fn mark_key<F: Family<K>, const K: usize>(mark: u32) -> [u64; K] {
     service_key::<F, K>(F::mark(mark), [0; 2], 0)
+}
+
+/// The key under which a NAT server lies there. Port as on the wire; protocol 0: a mark's server, whose packets are of any.
+#[inline(always)]
+pub fn server_key<F: Family<K>, const K: usize>(addr: F::Addr, port: [u8; 2], protocol: u8) -> [u64; K] {
+    let ends = Ends { from: addr, from_port: port, to: F::NOWHERE, to_port: [0; 2], protocol };
+    F::key(&ends, Kind::Server)
 }
 
 /// A connection to be opened.

@@ -14,6 +14,7 @@ mod related;
 mod reply;
 mod request;
 mod schedule;
+mod stray;
 
 use crate::config::Config;
 use crate::conn::key;
@@ -31,7 +32,7 @@ use answer::Answer;
 use flow::{Flow, Recognised};
 
 pub use answer::Sent;
-pub use connect::{mark_key, service_key};
+pub use connect::{mark_key, server_key, service_key};
 
 /// Where a packet goes on when a stage declines it. In the kernel each stage is a program of its own: the first is small
 /// enough for the instruction cache, and each has the whole stack, of which there are 512 bytes.

@@ -4,6 +4,7 @@ use super::Stage;
 use super::answer::{Answer, Sent, hindered};
 use super::flow::{Flow, Recognised};
 use super::life::{advance, assures, count_out, short_successor, try_advance};
+use super::stray;
 use crate::conn::entry::{Backlink, Entry, Link};
 use crate::conn::table::{self, Found, Glance, Memory, SlotId};
 use crate::env::{Env, Route};
@@ -60,7 +61,7 @@ pub fn from_inside<F: Family<K>, P: Packet, E: Env, const K: usize>(
 ) -> Result<Result<Verdict, Answer<F::Addr>>, Stage> {
     let who = Recognised::in_packet::<F, K>(flow.config, &flow.net);
     if who.from_server
-        && let Some(outcome) = reply(packet, env, flow)
+        && let Some(outcome) = reply(packet, env, flow).or_else(|| stray::refuse(packet, env, flow))
     {
         return Ok(outcome);
     }

@@ -9,6 +9,7 @@ use super::life::{
 use super::schedule::schedule;
 use crate::config::switch;
 use crate::conn::entry::{Entry, Link};
+use crate::conn::key;
 use crate::conn::table::{self, Found, Glance, Memory};
 use crate::env::{Env, Step};
 use crate::expire;
@@ -93,6 +94,10 @@ pub fn request<F: Family<K>, P: Packet, E: Env, const K: usize>(
     env.repeat(ATTEMPTS, &mut attempts);
     match attempts.decision.unpack() {
         Decision::Forward(entry) => forward(packet, env, flow, entry),
+        // IPv4 does not speak for an address that no interface has, even where the packet's mark has it called local.
+        Decision::NoServer if K == key::V4 && is_foreign(env, flow) => {
+            Ok(Verdict::Drop(DropReason::NoServer))
+        }
         Decision::NoServer => Err(Answer {
             complaint: Complaint::PORT_UNREACHABLE,
             source: flow.net.dst,
@@ -102,6 +107,12 @@ pub fn request<F: Family<K>, P: Packet, E: Env, const K: usize>(
         Decision::Pass(reason) => Ok(Verdict::Pass(reason)),
         Decision::Again => Ok(Verdict::Drop(DropReason::Contended)),
     }
+}
+
+/// Is the packet for an address that is neither a VIP nor the director's?
+#[inline(always)]
+fn is_foreign<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>) -> bool {
+    !F::is_in(&flow.config.vips, flow.net.dst) && F::leads_elsewhere(env, &flow.net, 0)
 }
 
 /// Looking for a request's entry, or making it, until that is decided.

@@ -108,6 +108,10 @@ impl Ways for Network {
     fn towards(&self, destination: IpAddr) -> Option<Way> {
         self.way(destination, 0)
     }
+
+    fn leads_elsewhere(&self, destination: IpAddr, mark: u32) -> bool {
+        matches!(self.way(destination, mark), Some(Way::Via(_)))
+    }
 }
 
 impl State {
