@@ -42,5 +42,6 @@ pub mod trace;
 pub mod tunnel_end;
 pub mod unaligned;
 pub mod verdict;
+mod verifier;
 pub mod vlan;
 pub mod wire;

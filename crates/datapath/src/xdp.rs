@@ -54,7 +54,7 @@ pub enum XdpError {
     #[error("this xlvs was built without its eBPF object; build it with `cargo xtask build`")]
     NoObject,
     /// The kernel is older than what is needed.
-    #[error("this kernel is {found}; xlvs needs Linux 6.12 or later")]
+    #[error("this kernel is {found}; xlvs needs Linux 6.1 or later")]
     OldKernel {
         /// Its release.
         found: String,
@@ -87,7 +87,7 @@ pub enum XdpError {
     },
     /// The kernel refused the object.
     #[error(
-        "the kernel refused the eBPF program: {0}; is it 6.12 or later, with BTF and BPF JIT, and are you root?"
+        "the kernel refused the eBPF program: {0}; is it 6.1 or later, with BTF and BPF JIT, and are you root?"
     )]
     Load(String),
     /// No such interface.
@@ -604,7 +604,7 @@ fn check_kernel() -> Result<(), XdpError> {
 fn check_release(release: String) -> Result<(), XdpError> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < (6, 12) { Err(XdpError::OldKernel { found: release }) } else { Ok(()) }
+    if version < (6, 1) { Err(XdpError::OldKernel { found: release }) } else { Ok(()) }
 }
 
 /// Puts an object's director into a pinned link. `false`: the link is dead (its interface was deleted) and was removed.
@@ -736,12 +736,12 @@ mod tests {
 
     #[test]
     fn kernels_that_are_too_old_are_named_with_what_is_needed() {
-        for enough in ["6.12.0", "6.12.117+deb12-amd64", "6.18.5", "7.0-rc1"] {
+        for enough in ["6.1.0-18-amd64", "6.12.117+deb12-amd64", "6.18.5", "7.0-rc1"] {
             assert!(check_release(enough.to_owned()).is_ok(), "{enough}");
         }
-        for old in ["6.1.0-18-amd64", "6.11.9", "5.15.0", "unheard-of", ""] {
+        for old in ["6.0.19", "5.15.0", "unheard-of", ""] {
             let why = check_release(old.to_owned()).expect_err(old).to_string();
-            assert!(why.contains(old) && why.contains("6.12"), "{why}");
+            assert!(why.contains(old) && why.contains("Linux 6.1 or"), "{why}");
         }
     }
 }

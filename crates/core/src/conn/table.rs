@@ -19,6 +19,7 @@
 
 use super::word::{Life, Tick, Word};
 use crate::cell::{Cell64, barrier};
+use crate::verifier::{in_turn, low_bits};
 
 /// Slots of a bucket.
 #[cfg(not(loom))]
@@ -89,11 +90,13 @@ impl<const K: usize> Default for Bucket<K> {
 impl<const K: usize> Body<K> {
     #[inline(always)]
     fn holds(&self, key: &[u64; K]) -> bool {
-        let mut differs = 0;
+        // One after the other: five words that are read at once are spilled.
         for i in 0..K {
-            differs |= self.key[i].load() ^ key[i];
+            if self.key[i].load() != key[i] {
+                return false;
+            }
         }
-        differs == 0
+        true
     }
 
     /// The key that lies here. Only the word tells whether it means anything.
@@ -351,29 +354,15 @@ impl Lanes {
     }
 }
 
-/// The same number, of which the compiler knows nothing, and before which nothing that follows is begun: on the eBPF
-/// target, with its 512 bytes of stack, it would load eight words first and spill them, and unroll rare loops.
+/// The number of the lowest bit of a set of eight: the target has no instruction for it. The three highest bits of a de Bruijn
+/// sequence that was shifted by the number tell it.
 #[inline(always)]
-pub(crate) fn in_turn(n: u64) -> u64 {
-    #[cfg(target_arch = "bpf")]
-    {
-        let mut n = n;
-        // SAFETY: the register keeps its value.
-        unsafe { core::arch::asm!("{0} = {0}", inout(reg) n, options(nostack, preserves_flags)) };
-        n
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    n
-}
-
-/// The number of the lowest bit of a set of eight, by arithmetic: the target has no instruction for it.
-#[inline(always)]
-const fn lowest_bit(set: u64) -> usize {
+fn lowest_bit(set: u64) -> usize {
+    const SEQUENCE: u64 = 0b0001_0111;
+    const NUMBERS: u64 = 0x5637_4210;
     let bit = set & set.wrapping_neg();
-    let ones = (bit >> 1 | bit >> 3 | bit >> 5 | bit >> 7) & 1;
-    let twos = (bit >> 2 | bit >> 3 | bit >> 6 | bit >> 7) & 1;
-    let fours = (bit >> 4 | bit >> 5 | bit >> 6 | bit >> 7) & 1;
-    (ones | twos << 1 | fours << 2) as usize
+    let place = (bit * SEQUENCE & 0xff) >> 5;
+    low_bits::<7>(NUMBERS >> (place * 4))
 }
 
 /// The live entry in a slot that is known by number.

@@ -18,13 +18,13 @@ mod stray;
 
 use crate::config::Config;
 use crate::conn::key;
-use crate::conn::table::in_turn;
 use crate::env::Env;
 use crate::family::{Family, V4, V6};
 use crate::icmp::Complaint;
 use crate::packet::Packet;
 use crate::parse;
 use crate::verdict::{DropReason, PassReason, Verdict};
+use crate::verifier::in_turn;
 use crate::vlan;
 use crate::wire::{Ethernet, ethertype, ip_protocol};
 

@@ -4,12 +4,12 @@
 //! Drawn is a number from 0 to the sum of the weights, *both included*, so the kernel's first server, the newest, has one chance
 //! more than its weight: with B 1 the newest and A 3, B is drawn in 2 of 5 cases. Load as in [wlc](super::wlc).
 
-use crate::conn::table::in_turn;
 use crate::env::Env;
 use crate::sched::choices::NOBODY;
 use crate::sched::walk::{Visit, each_block};
 use crate::sched::wlc::overhead;
 use crate::service::{BLOCK, Block, Service, block_of, lane_of, server_in};
+use crate::verifier::in_turn;
 
 /// The less loaded of two servers.
 #[inline(never)]

@@ -6,6 +6,7 @@ use crate::env::{Env, Step};
 use crate::packet::{Packet, by_reference};
 use crate::parse::{FARTHEST_L4, Word};
 use crate::verdict::DropReason;
+use crate::verifier::low_bits;
 use crate::wire::{Byte, Sctp};
 
 /// The polynomial, reflected.
@@ -31,7 +32,7 @@ static TABLE: [u32; 256] = table();
 
 #[inline(always)]
 fn add(crc: u32, byte: u8) -> u32 {
-    match TABLE.get(((crc ^ byte as u32) & 0xff) as usize) {
+    match TABLE.get(low_bits::<0xff>((crc ^ byte as u32).into())) {
         Some(entry) => crc >> 8 ^ entry,
         None => crc,
     }

@@ -3,10 +3,10 @@
 pub mod crc;
 pub mod state;
 
-use crate::conn::table::in_turn;
 use crate::packet::Packet;
 use crate::parse::{FARTHEST_L4, Transport};
 use crate::verdict::PassReason;
+use crate::verifier::in_turn;
 use crate::wire::{Chunk, Sctp};
 use state::Event;
 
