@@ -13,7 +13,8 @@ use std::rc::{Rc, Weak};
 use anyhow::Context;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{MsgFlags, bind, recv};
+use nix::sys::socket::sockopt::RcvBufForce;
+use nix::sys::socket::{MsgFlags, bind, recv, setsockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -34,6 +35,9 @@ pub enum Heard {
 
 /// So many packets wait for a probe; more are lost.
 const WAITING: usize = 64;
+
+/// Bytes of packets that wait for the daemon: of thousands of probes many are answered at once.
+const WAITING_BYTES: usize = 8 << 20;
 
 /// The longest packet, also one that a driver put together from several.
 const LONGEST: usize = 1 << 16;
@@ -157,6 +161,8 @@ fn tap(ethertype: u16) -> anyhow::Result<Socket> {
     let socket = Socket::new(Domain::PACKET, Type::DGRAM, None).context("open a packet socket")?;
     socket.set_nonblocking(true).context("set up a packet socket")?;
     socket.attach_filter(&filter::nothing()).context("filter what a packet socket hears")?;
+    // More than `net.core.rmem_max` allows others; without it the usual room is there.
+    let _usual = setsockopt(&socket, RcvBufForce, &WAITING_BYTES);
     bind(socket.as_raw_fd(), &link(ethertype, 0)).context("bind a packet socket")?;
     Ok(socket)
 }
