@@ -153,6 +153,8 @@ pub struct HttpSpec {
     pub status: Vec<(u16, u16)>,
     /// A regular expression that is found in the answer's body.
     pub body: Option<String>,
+    /// The body's SHA-256 digest, in lower-case hexadecimal digits.
+    pub digest: Option<String>,
 }
 
 /// A datagram, and the answer that counts as success.

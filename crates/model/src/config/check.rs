@@ -31,7 +31,7 @@ const COMMON: [&str; 11] = [
     "warmup",
 ];
 /// Keys of checks over HTTP too.
-const HTTP: [&str; 4] = ["path", "host", "status", "body"];
+const HTTP: [&str; 5] = ["path", "host", "status", "body", "digest"];
 /// Keys of checks over HTTPS too.
 const TLS: [&str; 2] = ["sni", "verify"];
 /// Keys of checks by datagram too.
@@ -365,7 +365,20 @@ fn http(over_tls: bool, section: Option<&Section<'_>>) -> CheckKind {
         host: get("host").and_then(|entry| host(&entry)),
         status: get("status").map_or_else(|| vec![(200, 299)], |entry| statuses(&entry)),
         body: get("body").and_then(|entry| pattern(&entry)),
+        digest: get("digest").and_then(|entry| digest(&entry)),
     })
+}
+
+/// As `sha256sum` prints it.
+fn digest(entry: &Entry<'_>) -> Option<String> {
+    let text = entry.string("a SHA-256 digest")?;
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        entry.wrong(format!(
+            "\"{text}\" is no SHA-256 digest: 64 hexadecimal digits, as `sha256sum` prints them"
+        ));
+        return None;
+    }
+    Some(text.to_ascii_lowercase())
 }
 
 fn is_path(text: &str) -> bool {

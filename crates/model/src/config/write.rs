@@ -362,6 +362,7 @@ fn http_pairs(http: &HttpSpec) -> Pairs {
         pairs.push(("status", list(http.status.iter().map(range))));
     }
     pairs.extend(http.body.as_ref().map(|body| ("body", quoted(body))));
+    pairs.extend(http.digest.as_ref().map(|digest| ("digest", quoted(digest))));
     if let Some(tls) = &http.tls {
         pairs.extend(tls.sni.as_ref().map(|sni| ("sni", quoted(sni))));
         if tls.verify {

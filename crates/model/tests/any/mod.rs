@@ -225,8 +225,10 @@ fn any_http() -> impl Strategy<Value = HttpSpec> {
         .prop_map(|(sni, verify)| TlsSpec { verify: verify && sni.is_some(), sni });
     let status = proptest::collection::btree_set(100..600_u16, 1..3)
         .prop_map(|codes| codes.into_iter().map(|code| (code, (code + 9).min(599))).collect());
-    (option::of(tls), "/[a-z?=&]{0,5}", option::of("[a-z]{1,5}(:80)?"), status, option::of("[a-z.\"]{0,5}"))
-        .prop_map(|(tls, path, host, status, body)| HttpSpec { tls, path, host, status, body })
+    let body = (option::of("[a-z.\"]{0,5}"), option::of("[0-9a-f]{64}"));
+    (option::of(tls), "/[a-z?=&]{0,5}", option::of("[a-z]{1,5}(:80)?"), status, body).prop_map(
+        |(tls, path, host, status, (body, digest))| HttpSpec { tls, path, host, status, body, digest },
+    )
 }
 
 fn any_timing() -> impl Strategy<Value = Timing> {

@@ -7,6 +7,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
+use ring::digest;
 use tokio::io::{AsyncRead, AsyncWrite};
 use xlvs_model::watch::HttpSpec;
 
@@ -59,19 +60,39 @@ async fn judge(spec: &HttpSpec, answer: Response<Incoming>) -> Result<(), String
     if !spec.status.iter().any(|(first, last)| (*first..=*last).contains(&status)) {
         return Err(format!("status {status}"));
     }
-    let Some(pattern) = &spec.body else { return Ok(()) };
-    find(pattern, "the body", &beginning(answer.into_body()).await?)
+    if spec.body.is_none() && spec.digest.is_none() {
+        return Ok(());
+    }
+    let (body, is_whole) = beginning(answer.into_body()).await?;
+    if let Some(pattern) = &spec.body {
+        find(pattern, "the body", &body)?;
+    }
+    match &spec.digest {
+        Some(_) if !is_whole => {
+            Err(format!("the body is longer than {BODY} bytes: of so many a digest is made"))
+        }
+        Some(wanted) => compare(wanted, &body),
+        None => Ok(()),
+    }
 }
 
-async fn beginning(mut body: Incoming) -> Result<Vec<u8>, String> {
+fn compare(wanted: &str, body: &[u8]) -> Result<(), String> {
+    let digest = digest::digest(&digest::SHA256, body);
+    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    if digest == wanted { Ok(()) } else { Err(format!("the body's digest is {digest}")) }
+}
+
+/// The beginning of a body, and whether that is all of it.
+async fn beginning(mut body: Incoming) -> Result<(Vec<u8>, bool), String> {
     let mut read = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|why| format!("the body ends early: {why}"))?;
         let Ok(data) = frame.into_data() else { continue };
-        read.extend_from_slice(&data[..data.len().min(BODY - read.len())]);
-        if read.len() == BODY {
-            break;
+        let room = BODY - read.len();
+        read.extend_from_slice(&data[..data.len().min(room)]);
+        if data.len() > room {
+            return Ok((read, false));
         }
     }
-    Ok(read)
+    Ok((read, true))
 }

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     const GET: HttpSpec =
-        HttpSpec { tls: None, path: String::new(), host: None, status: Vec::new(), body: None };
+        HttpSpec { tls: None, path: String::new(), host: None, status: Vec::new(), body: None, digest: None };
 
     fn check(kind: CheckKind, port: u16) -> CheckSpec {
         CheckSpec { kind, address: None, port, via: Via::Server, timing: Timing::default() }
@@ -244,6 +244,24 @@ mod tests {
         assert_eq!(outcome, Outcome::Success);
         assert!(request.starts_with("GET /health HTTP/1.1\r\n"), "{request}");
         assert!(request.to_ascii_lowercase().contains("\r\nhost: 127.0.0.1:"), "{request}");
+    }
+
+    #[test]
+    fn a_body_has_the_digest_that_is_wanted_or_not() {
+        // As `printf ok | sha256sum` says.
+        const OK: &str = "2689367b205c16ce32ed4200942b8b8b1e262dfc70d9bc9fbc77c49699a4f1df";
+        let digested = |digest: &str| {
+            let CheckKind::Http(http) = http(None, None) else { unreachable!() };
+            CheckKind::Http(HttpSpec { digest: Some(digest.to_owned()), ..http })
+        };
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        assert_eq!(outcome(digested(OK), answer).0, Outcome::Success);
+        assert_eq!(fails(digested(&"0".repeat(64)), answer), format!("the body's digest is {OK}"));
+        let long: &'static [u8] = Box::leak(
+            [&b"HTTP/1.1 200 OK\r\nContent-Length: 65537\r\n\r\n"[..], &[b'x'; 65_537]].concat().into(),
+        );
+        let why = fails(digested(OK), long);
+        assert_eq!(why, "the body is longer than 65536 bytes: of so many a digest is made");
     }
 
     #[test]
