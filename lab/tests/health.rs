@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -156,6 +157,37 @@ fn with_inhibit_connections_of_a_failed_server_go_on() -> Result<()> {
             ensure!(counts(&director.must("-Ln")?).len() == 3, "it is still there");
             ensure!(answering(lab, vip)? == ["rs2", "rs3"]);
             still_there(&mut held)
+        },
+    )
+}
+
+#[test]
+fn with_reset_a_client_that_waits_is_told_that_its_server_failed() -> Result<()> {
+    watched(
+        |_| "on_failure = \"reset\"\n".to_owned(),
+        |lab, director, vip| {
+            let _names = NameServer::on_all(lab, ASK)?;
+            let mut files = HttpServer::on_all(lab, HTTP)?;
+            eventually("all are known", || Ok(run(director, "xlvs servers")?.matches(", up").count() == 3))?;
+            let held = hold(lab, vip, 9)?;
+            drop(files.remove(1));
+            eventually("it is out", || Ok(serving(director)? == at(lab, &[0, 2])))?;
+            let (of_failed, mut others): (Vec<_>, Vec<_>) =
+                held.into_iter().partition(|(_, name)| name == "rs2");
+            ensure!(of_failed.len() == 3, "{} connections were its", of_failed.len());
+            for (mut stream, _) in of_failed {
+                // It says nothing, as one that waits for an answer.
+                stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+                let heard = stream.read(&mut [0]);
+                ensure!(
+                    heard.as_ref().is_err_and(|why| why.kind() == ErrorKind::ConnectionReset),
+                    "a client of the failed server heard {heard:?}"
+                );
+            }
+            let left = director.must("-Lnc")?;
+            let failed = format!("{}:{ASK}", lab.servers[1].address);
+            ensure!(!left.contains(&failed), "its connections are still there:\n{left}");
+            still_there(&mut others)
         },
     )
 }

@@ -34,6 +34,21 @@ pub fn each_in(tables: &Tables, now: Tick, slots: Range<u32>, mut show: impl FnM
     }
 }
 
+/// Shows both ends, client and VIP, of every TCP connection in these slots that is one of these servers', by their numbers.
+pub fn each_tcp_of(
+    tables: &Tables,
+    slots: Range<u32>,
+    which: impl Fn(u32) -> bool,
+    mut show: impl FnMut(SocketAddr, SocketAddr),
+) {
+    for held in slots.filter_map(|slot| held_in(tables, slot)) {
+        let Held { word, ends, entry, .. } = held;
+        if ends.protocol == ip_protocol::TCP && !word.template() && which(entry.server()) {
+            show(socket(ends.from, ends.from_port), socket(ends.to, ends.to_port));
+        }
+    }
+}
+
 /// The entry in this slot as it was when it had this word. `None`: another one is there by now.
 pub fn as_it_was(tables: &Tables, slot: u32, word: Word) -> Option<ConnView> {
     let held = held_in(tables, slot).filter(|held| held.word.is_same_entry(word))?;

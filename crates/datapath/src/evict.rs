@@ -57,14 +57,28 @@ fn suspect(tables: &Tables, found: &Live) -> Suspect {
     }
 }
 
-/// Removes what belongs to servers that were removed (`expire_nodest_conn`) from these slots, and the templates, wherever
-/// they are, that controlled nothing else: assured ones too, unlike [`drop_entries`].
+/// Removes what belongs to servers that were removed (`expire_nodest_conn`), as [`drop_of_servers`] does.
 pub fn drop_of_removed_servers(tables: &Tables, slots: Range<u32>, evictor: &impl Evictor) -> usize {
+    let is_gone = |server: u32| {
+        let server = tables.servers.get(server as usize);
+        server.is_some_and(|server| server.flags() & server_flag::AVAILABLE == 0)
+    };
+    drop_of_servers(tables, slots, is_gone, evictor)
+}
+
+/// Removes what belongs to these servers, by their numbers, from these slots, and the templates, wherever they are, that
+/// controlled nothing else: assured ones too, unlike [`drop_entries`]. Returns how many entries it removed.
+pub fn drop_of_servers(
+    tables: &Tables,
+    slots: Range<u32>,
+    which: impl Fn(u32) -> bool,
+    evictor: &impl Evictor,
+) -> usize {
     let mut eviction = Eviction::new(evictor);
     let mut orphans = Vec::new();
     for slot in slots {
         eviction.look_at(tables, slot, |found| {
-            let must_go = is_of_removed_server(tables, found);
+            let must_go = which(found.entry.server()) && !is_needed(found);
             if must_go && let Some(template) = found.link.template().filter(|_| !found.word.template()) {
                 let (is_v6, _) = tables.family_of(slot);
                 orphans.push(tables.slot_of(is_v6, SlotId(template)));
@@ -76,17 +90,16 @@ pub fn drop_of_removed_servers(tables: &Tables, slots: Range<u32>, evictor: &imp
     orphans.sort_unstable();
     orphans.dedup();
     for slot in orphans {
-        eviction.look_at(tables, slot, |found| found.word.template() && is_of_removed_server(tables, found));
+        eviction.look_at(tables, slot, |found| {
+            found.word.template() && which(found.entry.server()) && !is_needed(found)
+        });
     }
     eviction.finish()
 }
 
-/// Is its server gone, and nothing left that it controls?
-fn is_of_removed_server(tables: &Tables, found: &Live) -> bool {
-    let server = tables.servers.get(found.entry.server() as usize);
-    let is_gone = server.is_some_and(|server| server.flags() & server_flag::AVAILABLE == 0);
-    let is_needed = found.word.template() && found.link.controlled() != 0;
-    is_gone && !is_needed
+/// Is it a template that controls something?
+fn is_needed(found: &Live) -> bool {
+    found.word.template() && found.link.controlled() != 0
 }
 
 /// An entry of either family.

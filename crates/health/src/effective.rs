@@ -156,6 +156,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Is something wrong with the server, so that its connections may be as well?
+    pub fn has_broken(self) -> bool {
+        matches!(self, Self::CheckFailed | Self::AgentDown)
+    }
+
     /// Has the server failed, so that others must do its work?
     pub fn is_failure(self) -> bool {
         matches!(self, Self::CheckFailed | Self::AwaitsFirstCheck | Self::AgentMaint | Self::AgentDown)

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use xlvs_model::state::Service;
-use xlvs_model::watch::{AgentSpec, CheckSpec, Command, Pool, Watch};
+use xlvs_model::watch::{AgentSpec, CheckSpec, Command, OnFailure, Pool, Watch};
 use xlvs_model::{Change, Model, ServerKey, ServerSpec, ServiceKey};
 
 use crate::check::{Check, Effects, Event, Judgement, Outcome};
@@ -96,6 +96,8 @@ pub struct Settlement {
     pub notices: Vec<Notice>,
     /// What to tell.
     pub news: Vec<News>,
+    /// Servers that failed and whose connections are to end.
+    pub resets: Vec<ServerId>,
     /// The overlay before, for the case that the changes are refused.
     before: Overlay,
 }
@@ -526,6 +528,9 @@ impl Keeper {
             });
             let is_up = !effective.reason.is_failure();
             let was_up = kept.last.is_none_or(|last| !last.reason.is_failure());
+            if was_up && effective.reason.has_broken() && kept.watch.on_failure == OnFailure::Reset {
+                settlement.resets.push(server);
+            }
             let command = if is_up { &kept.watch.notify_up } else { &kept.watch.notify_down };
             let command = command.clone().filter(|_| is_up != was_up);
             let notice = |command| Notice { command, service, server: Some(spec.key), is_up };

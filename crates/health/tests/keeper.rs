@@ -84,6 +84,7 @@ impl Site {
         self.told.changes.extend(settlement.changes);
         self.told.notices.extend(settlement.notices);
         self.told.news.extend(settlement.news);
+        self.told.resets.extend(settlement.resets);
     }
 
     /// A command of ipvsadm's that the director accepts.
@@ -177,6 +178,28 @@ fn with_inhibit_a_broken_server_keeps_its_place_at_weight_0() {
     site.breaks(2);
     site.pass(seconds(5));
     assert_eq!(site.serving(), [(1, 1), (2, 0), (3, 1)]);
+}
+
+#[test]
+fn connections_of_a_broken_server_end_where_that_is_wanted_and_of_no_other() {
+    let mut site = Site::new(&three("on_failure = \"reset\"\n"));
+    site.pass(seconds(2));
+    site.breaks(2);
+    site.pass(seconds(10));
+    let broken = [(site.service(), server(2))];
+    assert_eq!(site.told.resets, broken, "once");
+    site.operator(1, OperatorWord::Disabled);
+    site.mends(2);
+    site.pass(seconds(5));
+    assert_eq!(site.told.resets, broken, "an operator ends none, and one that is back has none");
+    site.breaks(2);
+    site.pass(seconds(5));
+    assert_eq!(site.told.resets, [broken[0], broken[0]]);
+
+    let mut keeping = Site::new(&three("on_failure = \"keep\"\n"));
+    keeping.breaks(2);
+    keeping.pass(seconds(5));
+    assert_eq!(keeping.told.resets, []);
 }
 
 #[test]

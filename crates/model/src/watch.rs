@@ -55,10 +55,35 @@ pub struct Watch {
     pub alpha: bool,
     /// Weight 0 instead of removal when it fails.
     pub inhibit_on_failure: bool,
+    /// What becomes of its connections when it fails.
+    pub on_failure: OnFailure,
     /// Run when it comes up.
     pub notify_up: Option<Command>,
     /// Run when it goes down.
     pub notify_down: Option<Command>,
+}
+
+/// What becomes of a server's connections when it fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// They stay, and go on when it is back.
+    #[default]
+    Keep,
+    /// They end: their entries go, and TCP clients are brought to find out.
+    Reset,
+}
+
+impl OnFailure {
+    /// All, by the words that files have for them.
+    pub const ALL: [(&'static str, Self); 2] = [("keep", Self::Keep), ("reset", Self::Reset)];
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Reset => "reset",
+        }
+    }
 }
 
 /// A program and its arguments; never empty.

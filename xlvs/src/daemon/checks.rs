@@ -16,7 +16,7 @@ use xlvs_model::{Change, Config};
 
 use super::path::Through;
 use super::probe::Whom;
-use super::{Daemon, control, events, probe, revisions};
+use super::{Daemon, control, events, probe, reset, revisions};
 use crate::paths::Paths;
 use crate::{plan, program};
 
@@ -170,6 +170,8 @@ pub fn settle(daemon: &Rc<Daemon>) {
     daemon.checks.remember_or_tell(&daemon.options.paths);
     let by = events::who_settled(&settlement.news);
     let changed = events::of_changes(&settlement.changes, daemon.engine.borrow().model(), by).concat();
+    // Those that leave have their numbers only until then.
+    let to_be_reset = reset::numbers(&daemon.engine.borrow(), &settlement.resets);
     let applied = daemon.engine.borrow_mut().apply_all(&settlement.changes);
     if let Err(why) = applied {
         tracing::error!(%why, "what checks ask for cannot be done; it is tried again when they ask for more");
@@ -182,7 +184,10 @@ pub fn settle(daemon: &Rc<Daemon>) {
     settlement.notices.into_iter().for_each(notify);
     // New next hops are waited for, and checks do not wait.
     let (daemon, changes) = (Rc::clone(daemon), settlement.changes);
-    tokio::task::spawn_local(async move { control::follow(&daemon, &changes).await });
+    tokio::task::spawn_local(async move {
+        reset::connections_of(&daemon, &to_be_reset).await;
+        control::follow(&daemon, &changes).await;
+    });
 }
 
 fn tell(news: &News) {

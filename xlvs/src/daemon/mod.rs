@@ -14,6 +14,7 @@ mod http;
 pub mod lock;
 mod path;
 mod probe;
+mod reset;
 mod revisions;
 mod site;
 mod start;

@@ -4,7 +4,7 @@ use super::check::{self, Named};
 use super::entry::Entry;
 use super::section::Layers;
 use crate::spec::{ServerSpec, ServiceKey};
-use crate::watch::{Command, Pool, Watch};
+use crate::watch::{Command, OnFailure, Pool, Watch};
 
 /// The greatest quorum.
 const MAX_QUORUM: u32 = i32::MAX as u32;
@@ -39,6 +39,7 @@ pub(super) fn check_unused(layers: &Layers<'_>, named: &Named<'_>) {
     }
     let flags = ["alpha", "inhibit_on_failure"].iter().filter_map(|key| layers.get(key));
     flags.for_each(|entry| _ = entry.flag());
+    layers.get("on_failure").iter().for_each(|entry| _ = on_failure(entry));
     let commands = ["notify_up", "notify_down"].iter().filter_map(|key| layers.get(key));
     commands.for_each(|entry| _ = command(&entry));
 }
@@ -64,6 +65,10 @@ pub(super) fn watch(
     };
     let alpha = flag("alpha", "a `check`", !checks.is_empty());
     let inhibit_on_failure = flag("inhibit_on_failure", "a `check` or an `agent`", watched);
+    let on_failure = layers.get("on_failure").and_then(|entry| {
+        useless(layers, &entry, !watched, "a `check` or an `agent`");
+        on_failure(&entry).filter(|_| watched)
+    });
     let notify = |key: &str| {
         let entry = layers.get(key)?;
         let command = command(&entry);
@@ -71,7 +76,19 @@ pub(super) fn watch(
         command.filter(|_| watched)
     };
     let (notify_up, notify_down) = (notify("notify_up"), notify("notify_down"));
-    Watch { checks, agent, alpha, inhibit_on_failure, notify_up, notify_down }
+    Watch {
+        checks,
+        agent,
+        alpha,
+        inhibit_on_failure,
+        on_failure: on_failure.unwrap_or_default(),
+        notify_up,
+        notify_down,
+    }
+}
+
+fn on_failure(entry: &Entry<'_>) -> Option<OnFailure> {
+    entry.word("fate of connections", &OnFailure::ALL)
 }
 
 /// Something that is said of this service or server, and has nothing that it could be about.

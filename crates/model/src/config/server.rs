@@ -22,6 +22,7 @@ pub(super) const KEYS: &[&str] = &[
     "agent",
     "alpha",
     "inhibit_on_failure",
+    "on_failure",
     "notify_up",
     "notify_down",
 ];

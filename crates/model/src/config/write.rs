@@ -14,7 +14,7 @@ use crate::spec::{
 };
 use crate::state::Service;
 use crate::tunables::Tunable;
-use crate::watch::{AgentSpec, CheckKind, CheckSpec, Command, HttpSpec, Pool, Timing, Watch};
+use crate::watch::{AgentSpec, CheckKind, CheckSpec, Command, HttpSpec, OnFailure, Pool, Timing, Watch};
 
 impl Config {
     /// The file. What has its default is left out.
@@ -304,6 +304,9 @@ fn watch_pairs(watch: &Watch) -> Pairs {
         if on {
             pairs.push((key, "true".to_owned()));
         }
+    }
+    if watch.on_failure != OnFailure::default() {
+        pairs.push(("on_failure", quoted(watch.on_failure.word())));
     }
     pairs.extend(watch.notify_up.as_ref().map(|command| ("notify_up", words(command))));
     pairs.extend(watch.notify_down.as_ref().map(|command| ("notify_down", words(command))));

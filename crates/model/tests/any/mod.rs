@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use xlvs_model::config::{Config, Http, Sizes};
 use xlvs_model::spec::{Method, Protocol, Scheduler, TunnelChecksum, TunnelType};
 use xlvs_model::watch::{
-    AgentSpec, CheckKind, CheckSpec, Command, DnsSpec, HttpSpec, Pool, Record, SmtpSpec, Timing, TlsSpec,
-    UdpSpec, Via, Watch,
+    AgentSpec, CheckKind, CheckSpec, Command, DnsSpec, HttpSpec, OnFailure, Pool, Record, SmtpSpec, Timing,
+    TlsSpec, UdpSpec, Via, Watch,
 };
 use xlvs_model::{
     Change, Family, MarkRule, Persistence, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
@@ -171,12 +171,13 @@ fn any_pool() -> impl Strategy<Value = Pool> {
 
 fn any_watch() -> impl Strategy<Value = Watch> {
     let words = (option::of(any_command()), option::of(any_command()));
-    (vec(any_check(), 0..3), option::of(any_agent()), any::<(bool, bool)>(), words).prop_map(
-        |(checks, agent, (alpha, inhibit), (notify_up, notify_down))| {
+    (vec(any_check(), 0..3), option::of(any_agent()), any::<(bool, bool, bool)>(), words).prop_map(
+        |(checks, agent, (alpha, inhibit, reset), (notify_up, notify_down))| {
             let watched = !checks.is_empty() || agent.is_some();
             Watch {
                 alpha: alpha && !checks.is_empty(),
                 inhibit_on_failure: inhibit && watched,
+                on_failure: if reset && watched { OnFailure::Reset } else { OnFailure::Keep },
                 notify_up: notify_up.filter(|_| watched),
                 notify_down: notify_down.filter(|_| watched),
                 checks,

@@ -100,6 +100,9 @@ pub struct ServerWords {
     alpha: Option<bool>,
     /// Weight 0 instead of removal when it fails.
     inhibit_on_failure: Option<bool>,
+    /// What becomes of its connections when it fails: `keep` or `reset`.
+    #[schema(default = "keep")]
+    on_failure: Option<String>,
     /// A command.
     #[schema(value_type = Option<Value>)]
     notify_up: Option<Value>,
