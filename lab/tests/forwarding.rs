@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use common::{Method, all, counts, directed, ensure_spread, serve, spread, with_director};
@@ -10,6 +10,7 @@ use xlvs_lab::{HttpServer, Lab, Layout, NameServer};
 
 const ASK: u16 = 7000;
 const HTTP: u16 = 80;
+const METHODS: [Method; 3] = [Method::Nat, Method::Dr, Method::Tun];
 
 #[test]
 fn nat_on_one_network() -> Result<()> {
@@ -88,6 +89,35 @@ fn servers_on_different_next_hops_both_answer() -> Result<()> {
             ensure_spread(&spread(&names), &[("rs1", 50), ("rs2", 50)], 0)?;
             for _ in 0..2 {
                 lab.client().download(http.ip(), HTTP, 10_000_000, None)?.finish()?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn the_director_itself_is_a_server_beside_another_by_every_method() -> Result<()> {
+    with_director(Layout::TwoNetwork, 1, |lab, director| {
+        let (_server, _own) = (NameServer::on_all(lab, ASK)?, NameServer::start(&lab.director, "lb", ASK)?);
+        let (layout, server) = (lab.layout(), &lab.servers[0]);
+        let v4 = (IpAddr::from(lab.vip(0)), IpAddr::from(server.address), IpAddr::from(layout.gateway()));
+        let v6 = (layout.vip6(0).into(), layout.server6(1).into(), layout.gateway6().into());
+        for (vip, other, own) in [v4, v6] {
+            let vip = SocketAddr::new(vip, ASK);
+            for (protocol, method) in
+                ["-t", "-u"].into_iter().flat_map(|protocol| METHODS.map(|m| (protocol, m)))
+            {
+                director.must(&format!("-A {protocol} {vip} -s rr"))?;
+                for address in [other, own].map(|address| SocketAddr::new(address, ASK)) {
+                    director.must(&format!("-a {protocol} {vip} -r {address} {}", method.flag()))?;
+                }
+                let ask = |_| {
+                    if protocol == "-t" { lab.client().ask(vip) } else { lab.client().ask_by_datagram(vip) }
+                };
+                let names = (0..20).map(ask).collect::<Result<Vec<_>>>();
+                let names = names.with_context(|| format!("{protocol} {vip} by {method:?}"))?;
+                ensure_spread(&spread(&names), &[("lb", 10), ("rs1", 10)], 2)?;
+                director.must(&format!("-D {protocol} {vip}"))?;
             }
         }
         Ok(())

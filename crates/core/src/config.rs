@@ -116,6 +116,9 @@ pub struct Config {
     pub mark_rules: Cell32,
     /// VLAN devices that there are.
     pub vlan_devices: Cell32,
+    /// `cache_bypass`: the id of what stands in for a server in entries of IPv4 connections that have none, the next one for IPv6;
+    /// 0 = there are no such connections.
+    pub bypass: Cell32,
     /// Seed of the tables' hash.
     pub seed: Cell64,
     /// Addresses that packets to us may carry as their destination.

@@ -14,6 +14,9 @@ pub enum Method {
     Direct = 3,
 }
 
+/// The number in the entry of a connection that has no server (`cache_bypass`): its packets go where they are addressed to.
+pub const BYPASS: u8 = 4;
+
 impl Method {
     /// The method with this number; `None` for numbers that no server has.
     #[inline(always)]

@@ -111,6 +111,8 @@ reasons! {
         Source = 15, "source", "the packet's source is no host's address: the stack drops such packets";
         /// A source route, or a security label.
         Options = 16, "options", "the packet's IP options are for the stack: a source route or a security label";
+        /// `cache_bypass`: of a connection that has no server.
+        Bypass = 17, "bypass", "a packet that found no server goes where it is addressed to, by the stack";
         /// The data plane has no configuration yet.
         Unconfigured = 11, "unconfigured", "the data plane is not configured";
     }

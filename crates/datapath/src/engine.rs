@@ -17,6 +17,7 @@ use xlvs_core::conn::{Bucket, Memory as _};
 use xlvs_core::director::{mark_key, server_key, service_key};
 use xlvs_core::family;
 use xlvs_core::marks::Rule;
+use xlvs_core::method::BYPASS;
 use xlvs_core::persist;
 use xlvs_core::pressure::{self, Memory, Mode};
 use xlvs_core::sched::{self, choices};
@@ -755,6 +756,7 @@ impl Engine {
             self.switch(bit, tunables.is_on(tunable));
         }
         config.reuse_mode.store(tunables.get(Tunable::ConnReuseMode));
+        self.write_bypass();
         let ticks = |tunable| tunables.get(tunable) * Tick::PER_SECOND;
         config.lblc_expiration.store(ticks(Tunable::LblcExpiration));
         config.lblcr_expiration.store(ticks(Tunable::LblcrExpiration));
@@ -762,6 +764,19 @@ impl Engine {
         lanes
             .map(|lane| self.record(lane.id))
             .for_each(|record| record.set_flags(self.with_tunables(record.flags())));
+    }
+
+    /// What stands in for a server in entries of connections that have none. It stays when `cache_bypass` is switched off, for those
+    /// that there are.
+    fn write_bypass(&self) {
+        let (sizes, bypass) = (self.tables.sizes, self.tables.sizes.bypass());
+        for (id, family) in [(bypass, 0), (bypass + 1, server_flag::IPV6)] {
+            let record = self.record(id);
+            record.set_place(Place { service: u32::MAX, stats: sizes.stats - 1 });
+            record.set_flags(u16::from(BYPASS) | server_flag::AVAILABLE | server_flag::LOCAL | family);
+        }
+        let is_on = self.model.tunables().is_on(Tunable::CacheBypass);
+        self.tables.config().bypass.store(if is_on { bypass } else { 0 });
     }
 
     /// A server's flags with those that tunables decide.

@@ -136,8 +136,8 @@ impl Roster {
             seats: HashMap::new(),
             serial: 0,
             services: Numbers::up_to(sizes.services),
-            blocks: Numbers::up_to(sizes.blocks),
-            stats: Numbers::up_to(sizes.stats),
+            blocks: Numbers::up_to(sizes.blocks - 1),
+            stats: Numbers::up_to(sizes.stats - 1),
         }
     }
 

@@ -12,7 +12,7 @@ use xlvs_core::marks::{self, Rule};
 use xlvs_core::sched::affinity::{self, Set};
 use xlvs_core::sched::choices::Choices;
 use xlvs_core::server::Server;
-use xlvs_core::service::{BLOCK, Block, Service};
+use xlvs_core::service::{BLOCK, Block, Service, server_in};
 use xlvs_core::stats::{Counters, Stats};
 use xlvs_core::verdict::DropReason;
 use xlvs_core::vlan::{self, Device};
@@ -106,7 +106,8 @@ impl Sizes {
             replies: buckets,
             conns_v6: Self::buckets_for(conns / 4),
             services,
-            blocks: services + servers.div_ceil(BLOCK as u32),
+            // The last one of either is no service's: see `bypass`.
+            blocks: services + servers.div_ceil(BLOCK as u32) + 1,
             stats: servers + 1,
             // Each service may be sh or dh, some hundred may be mh, and every one may be filled anew beside its old one.
             choices: services * 18 + servers / 4 + 256 * 256,
@@ -119,6 +120,12 @@ impl Sizes {
     /// The same with room for so many IPv6 connections.
     pub fn with_v6(self, conns: u32) -> Self {
         Self { conns_v6: Self::buckets_for(conns), ..self }
+    }
+
+    /// The id of what stands in for a server in entries of connections that have none (`cache_bypass`), IPv4's. IPv6's is the next. It
+    /// lies in the last block and counts in the last statistics record.
+    pub fn bypass(&self) -> u32 {
+        server_in(self.blocks - 1, 0)
     }
 
     fn buckets_for(conns: u32) -> u32 {

@@ -51,7 +51,7 @@ tunables! {
     AmDroprate "am_droprate" = 10 ..= ANY, "the n of drop_packet=3: every n-th packet that would open a connection is dropped";
     Amemthresh "amemthresh" = 1024 ..= ANY, "pages of free memory below which modes 1 and 2 of the defences engage";
     BackupOnly "backup_only" = 0 ..= ANY, "stop directing while only a backup", fixed: "there is no synchronisation yet";
-    CacheBypass "cache_bypass" = 0 ..= ANY, "send what finds no server to its original destination", fixed: "there are no mark services yet";
+    CacheBypass "cache_bypass" = 0 ..= ANY, "send what finds no server of a mark's service where it is addressed to";
     ConnReuseMode "conn_reuse_mode" = 1 ..= ANY, "when a SYN on an old connection opens a new one: 0 never, 1 in TIME_WAIT and CLOSE, 2 adds FIN_WAIT where replies are not seen";
     Conntrack "conntrack" = 0 ..= ANY, "keep netfilter's connection tracking", fixed: "balanced packets never pass netfilter";
     DropEntry "drop_entry" = 0 ..= 3, "drop half-open and idle connections: 0 off, 1 and 2 when memory is short, 3 always";

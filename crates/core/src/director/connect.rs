@@ -14,7 +14,7 @@ use crate::env::Env;
 use crate::expire;
 use crate::family::{Ends, Family};
 use crate::marks::{self, Seen};
-use crate::method::Method;
+use crate::method::{BYPASS, Method};
 use crate::persist;
 use crate::server::{self, Server};
 use crate::service::{block_of, lane_of};
@@ -228,7 +228,7 @@ fn connect<F: Family<K>, E: Env, const K: usize>(
     let method = (server.flags() & server::flag::METHOD) as u8;
     let entry = Entry::new(id, port, method);
     let nat = method == Method::Masquerade as u8;
-    let direction = if nat { Direction::Input } else { Direction::InputOnly };
+    let direction = if nat | (method == BYPASS) { Direction::Input } else { Direction::InputOnly };
     let word = beginning(flow, direction);
     hold_template::<F, E, K>(env, link);
     let new = New { word, entry: entry.0, link: link.0 | FIRST_PACKET };

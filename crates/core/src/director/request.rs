@@ -6,18 +6,18 @@ use super::flow::Flow;
 use super::life::{
     advance, assures, count_in, count_in_packet, request_direction, short_successor, try_advance,
 };
-use super::schedule::schedule;
+use super::schedule::{is_foreign, schedule};
 use crate::config::switch;
 use crate::conn::entry::{Entry, Link};
 use crate::conn::key;
 use crate::conn::table::{self, Found, Glance, Memory};
-use crate::env::{Env, Step};
+use crate::env::{Env, Route, Step};
 use crate::expire;
 use crate::family::Family;
 use crate::forward::nat::{self, Unfinished};
 use crate::forward::{self, Hindrance};
 use crate::icmp::Complaint;
-use crate::method::Method;
+use crate::method::{BYPASS, Method};
 use crate::packet::{Packet, by_reference};
 use crate::sctp::state::SctpState;
 use crate::server;
@@ -25,6 +25,7 @@ use crate::service::{block_of, lane_of};
 use crate::state::TcpState;
 use crate::trace::Note;
 use crate::verdict::{DropReason, PassReason, Verdict};
+use crate::vlan;
 
 /// How often a packet starts over because the entry that it found was taken away, or another processor was faster.
 const ATTEMPTS: u32 = 8;
@@ -107,12 +108,6 @@ pub fn request<F: Family<K>, P: Packet, E: Env, const K: usize>(
         Decision::Pass(reason) => Ok(Verdict::Pass(reason)),
         Decision::Again => Ok(Verdict::Drop(DropReason::Contended)),
     }
-}
-
-/// Is the packet for an address that is neither a VIP nor the director's?
-#[inline(always)]
-fn is_foreign<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>) -> bool {
-    !F::is_in(&flow.config.vips, flow.net.dst) && F::leads_elsewhere(env, &flow.net, 0)
 }
 
 /// Looking for a request's entry, or making it, until that is decided.
@@ -341,7 +336,12 @@ fn forward<F: Family<K>, P: Packet, E: Env, const K: usize>(
     flow: &Flow<'_, F, K>,
     entry: Entry,
 ) -> Result<Verdict, Answer<F::Addr>> {
-    let sent = Sent::unpack(send_packed(packet, env, flow, entry));
+    let packed = if entry.method() == BYPASS {
+        bypass_packed(packet, env, flow)
+    } else {
+        send_packed(packet, env, flow, entry)
+    };
+    let sent = Sent::unpack(packed);
     sent.or_else(|hindrance| hindered(hindrance, flow.net.dst))
 }
 
@@ -355,6 +355,33 @@ fn send_packed<F: Family<K>, P: Packet, E: Env, const K: usize>(
     entry: Entry,
 ) -> u64 {
     Sent::pack(send(packet, env, flow, entry))
+}
+
+/// The same for a connection that has no server.
+#[inline(never)]
+fn bypass_packed<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    flow: &Flow<'_, F, K>,
+) -> u64 {
+    Sent::pack(bypass(packet, env, flow).map_err(Hindrance::Drop))
+}
+
+/// Sends a packet where it is addressed to, by the director's routes. One that they do not take as it is, or not yet, is the stack's,
+/// which sends by the same.
+#[inline(always)]
+fn bypass<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    flow: &Flow<'_, F, K>,
+) -> Result<Verdict, DropReason> {
+    let net = &flow.net;
+    match F::route(packet, env, net, vlan::came_by(env), net.src, net.len) {
+        Ok(route @ Route::Via { .. }) if packet.largest_fragment() == 0 => {
+            forward::to_destination::<F, P, E, K>(packet, env, net, &route)
+        }
+        _ => Ok(Verdict::Pass(PassReason::Bypass)),
+    }
 }
 
 #[inline(always)]

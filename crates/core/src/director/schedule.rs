@@ -5,6 +5,7 @@ use super::flow::Flow;
 use super::request::Decision;
 use crate::config::{Config, switch};
 use crate::conn::entry::{Entry, Link};
+use crate::conn::key;
 use crate::conn::table;
 use crate::env::Env;
 use crate::family::Family;
@@ -84,8 +85,11 @@ fn choose<F: Family<K>, E: Env, const K: usize>(
         Err(Without::Template) => {
             let picked = pick(env, flow, id, service);
             env.note(|| picked.map_or(Note::NobodyScheduled, Note::Scheduled));
-            let server = picked.ok_or(nobody(flow, service))?;
-            (server, Link::NONE, if is_persistent { Wants::Template } else { Wants::Entry })
+            let wants = if is_persistent { Wants::Template } else { Wants::Entry };
+            match picked {
+                Some(server) => (server, Link::NONE, wants),
+                None => return nobody(env, flow, id, service),
+            }
         }
         Err(Without::Luck) => return Err(Decision::Again),
     };
@@ -93,11 +97,7 @@ fn choose<F: Family<K>, E: Env, const K: usize>(
     let packets = flow.transport.dst;
     let is_own_port = !is_persistent || service.has_port(packets);
     let own = if is_own_port { block.port_of(lane_of(server)) } else { [0, 0] };
-    let wants = if is_one_packet(flow, service) && !flow.is_hearsay && matches!(wants, Wants::Entry) {
-        Wants::Nothing
-    } else {
-        wants
-    };
+    let wants = if !flow.is_hearsay && matches!(wants, Wants::Entry) { kept(flow, service) } else { wants };
     Ok(Opening { service: id, server, link, port: if own == [0, 0] { packets } else { own }, wants })
 }
 
@@ -118,18 +118,41 @@ fn pick<F: Family<K>, E: Env, const K: usize>(
     sched::pick(env, &F::question(id, flow.net.src, flow.transport.src, flow.net.dst))
 }
 
-/// What becomes of a packet to a service that has nobody for it. One that only may have been FTP's data is the stack's.
+/// What becomes of a packet to a service that has nobody for it. With `cache_bypass`, one of a mark's service goes where it is
+/// addressed to, unless that is here. One that only may have been FTP's data is the stack's.
 #[inline(always)]
-fn nobody<F: Family<K>, const K: usize>(flow: &Flow<'_, F, K>, service: &Service) -> Decision {
-    if service.has_port(persist::FTP) && flow.transport.dst != persist::FTP {
+fn nobody<F: Family<K>, E: Env, const K: usize>(
+    env: &E,
+    flow: &Flow<'_, F, K>,
+    id: u32,
+    service: &Service,
+) -> Result<Opening, Decision> {
+    let bypass = flow.config.bypass.load();
+    if bypass != 0 && service.has(service::flag::MARK) && !flow.is_hearsay && is_foreign(env, flow) {
+        let server = if K == key::V4 { bypass } else { bypass + 1 };
+        let wants = kept(flow, service);
+        return Ok(Opening { service: id, server, link: Link::NONE, port: [0, 0], wants });
+    }
+    Err(if service.has_port(persist::FTP) && flow.transport.dst != persist::FTP {
         Decision::Pass(PassReason::NoService)
     } else {
         Decision::NoServer
-    }
+    })
 }
 
-/// One-packet scheduling is for datagrams only, also where a mark service gets both.
+/// Is the packet for an address that is neither a VIP nor the director's?
 #[inline(always)]
-fn is_one_packet<F: Family<K>, const K: usize>(flow: &Flow<'_, F, K>, service: &Service) -> bool {
-    service.has(service::flag::ONE_PACKET) && flow.net.protocol == ip_protocol::UDP
+pub fn is_foreign<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>) -> bool {
+    !F::is_in(&flow.config.vips, flow.net.dst) && F::leads_elsewhere(env, &flow.net, 0)
+}
+
+/// What is made for a connection that needs no template: its entry, or nothing with one-packet scheduling, which is for datagrams
+/// only, also where a mark service gets both.
+#[inline(always)]
+fn kept<F: Family<K>, const K: usize>(flow: &Flow<'_, F, K>, service: &Service) -> Wants {
+    if service.has(service::flag::ONE_PACKET) && flow.net.protocol == ip_protocol::UDP {
+        Wants::Nothing
+    } else {
+        Wants::Entry
+    }
 }

@@ -114,6 +114,21 @@ pub fn to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
     Ok(leave_by(env, ifindex))
 }
 
+/// Sends a packet where it is addressed to.
+#[inline(always)]
+pub fn to_destination<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    net: &Net<F::Addr>,
+    route: &Route,
+) -> Result<Verdict, DropReason> {
+    let Route::Via { ifindex, from, to } = *route else { return Err(DropReason::NoRoute) };
+    cut_padding(packet, net.len)?;
+    F::lower_ttl(packet)?;
+    address_frame(packet, to, from, F::ETHERTYPE)?;
+    Ok(leave_by(env, ifindex))
+}
+
 /// Sends an ICMP error to the server of the connection that it is about, as that connection's packets.
 #[inline(always)]
 pub fn error_to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
