@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 fn main() {
     embed("xlvs-ebpf", "XLVS_EBPF_OBJECT", "XLVS_DIRECTOR_OBJECT");
     embed("xlvs-traced", "XLVS_TRACED_OBJECT", "XLVS_TELLING_OBJECT");
+    embed("xlvs-tc", "XLVS_TC_OBJECT", "XLVS_TC_DIRECTOR_OBJECT");
+    embed("xlvs-tc-traced", "XLVS_TC_TRACED_OBJECT", "XLVS_TC_TELLING_OBJECT");
 }
 
 /// Embeds the object that `given` names, or else the one that the build tool left in the target directory.

@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::{bpf_fib_lookup as FibQuery, xdp_md};
+use aya_ebpf::bindings::bpf_fib_lookup as FibQuery;
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64, bpf_loop,
 };
@@ -27,17 +27,18 @@ use xlvs_core::trace::Note;
 use xlvs_core::vlan::{Arrival, Device};
 use xlvs_core::wire::AddrV6;
 
+use crate::hook::{self, Context};
 use crate::{maps, scheduling, trace};
 
 /// See the module.
 pub struct KernelEnv {
-    ctx: *mut xdp_md,
+    ctx: *mut Context,
 }
 
 impl KernelEnv {
     /// The surroundings of this context's packet.
     #[inline(always)]
-    pub fn new(ctx: *mut xdp_md) -> Self {
+    pub fn new(ctx: *mut Context) -> Self {
         Self { ctx }
     }
 
@@ -92,7 +93,7 @@ impl KernelEnv {
 
     /// The context.
     #[inline(always)]
-    pub fn ctx(&self) -> *mut xdp_md {
+    pub fn ctx(&self) -> *mut Context {
         self.ctx
     }
 }
@@ -403,8 +404,7 @@ impl Env for KernelEnv {
 
     #[inline(always)]
     fn ingress(&self) -> u32 {
-        // SAFETY: the kernel hands a valid context to the entry point.
-        unsafe { (*self.ctx).ingress_ifindex }
+        hook::ingress(self.ctx)
     }
 
     #[inline(always)]
@@ -420,7 +420,7 @@ impl Env for KernelEnv {
         fib.ifindex = query.ifindex;
         fib.family = AF_INET;
         fib.l4_protocol = query.protocol;
-        fib.__bindgen_anon_1.tot_len = query.len;
+        fib.__bindgen_anon_1.tot_len = hook::asked_length(query.len);
         fib.__bindgen_anon_2.tos = query.tos & 0x1c;
         fib.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(query.src);
         fib.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(query.dst);
@@ -434,7 +434,7 @@ impl Env for KernelEnv {
         fib.ifindex = query.ifindex;
         fib.family = AF_INET6;
         fib.l4_protocol = query.protocol;
-        fib.__bindgen_anon_1.tot_len = query.len;
+        fib.__bindgen_anon_1.tot_len = hook::asked_length(query.len);
         fib.__bindgen_anon_2.flowinfo = u32::from_be(u32::from(query.tos) << 20);
         fib.__bindgen_anon_3.ipv6_src = query.src.words();
         fib.__bindgen_anon_4.ipv6_dst = query.dst.words();

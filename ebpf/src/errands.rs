@@ -2,9 +2,6 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_REDIRECT};
-use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::bpf_xdp_load_bytes;
 use xlvs_core::env::Env;
 use xlvs_core::errand::{Errand, ROOM};
 use xlvs_core::packet::Packet;
@@ -12,13 +9,13 @@ use xlvs_core::verdict::DropReason;
 use xlvs_core::wire::Ethernet;
 
 use crate::env::{KernelEnv, handed};
+use crate::hook::{self, Action, AskedPacket, Context, WholePacket, unknown};
 use crate::maps;
-use crate::packet::{AskedPacket, XdpPacket, unknown};
 
 /// Hands the packet to the daemon, with what is to be done ([`xlvs_core::errand::Kind`]) and the interface that belongs to it. If
 /// it was the daemon that asked, it is told here. In a function with a stack frame of its own.
 #[inline(never)]
-pub fn hand_over(ctx: *mut xdp_md, kind: u32, ifindex: u32) -> u32 {
+pub fn hand_over(ctx: *mut Context, kind: u32, ifindex: u32) -> Action {
     let cut_to = match handed() {
         Some(handed) => {
             // The daemon is told of the device that the frame came by, and sends by the one that it leaves by.
@@ -30,9 +27,9 @@ pub fn hand_over(ctx: *mut xdp_md, kind: u32, ifindex: u32) -> u32 {
     if let Some(question) = AskedPacket::new(ctx).question_mut() {
         question.cut_to = (cut_to as u16).to_ne_bytes();
         question.ifindex = ifindex.to_ne_bytes();
-        return XDP_REDIRECT;
+        return hook::ANSWERED;
     }
-    let len = unknown(XdpPacket::new(ctx).len());
+    let len = unknown(WholePacket::new(ctx).len());
     if len > ROOM {
         return lost(ctx, DropReason::TooLong);
     }
@@ -49,11 +46,11 @@ pub fn hand_over(ctx: *mut xdp_md, kind: u32, ifindex: u32) -> u32 {
         (&raw mut (*errand).ifindex).write(ifindex);
         (&raw mut (*errand).cut_to).write(cut_to);
         (&raw mut (*errand).len).write(len as u32);
-        bpf_xdp_load_bytes(ctx, 0, (&raw mut (*errand).frame).cast::<c_void>(), len as u32)
+        hook::copy(ctx, (&raw mut (*errand).frame).cast::<c_void>(), len as u32)
     };
     if copied == 0 {
         record.submit(0);
-        XDP_DROP
+        hook::DROP
     } else {
         record.discard(0);
         lost(ctx, DropReason::TooLong)
@@ -61,11 +58,11 @@ pub fn hand_over(ctx: *mut xdp_md, kind: u32, ifindex: u32) -> u32 {
 }
 
 #[inline(always)]
-fn lost(ctx: *mut xdp_md, reason: DropReason) -> u32 {
+fn lost(ctx: *mut Context, reason: DropReason) -> Action {
     if let Some(counters) = KernelEnv::new(ctx).counters()
         && let Some(counter) = counters.drops.get(reason as usize)
     {
         counter.bump(1);
     }
-    XDP_DROP
+    hook::DROP
 }

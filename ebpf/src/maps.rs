@@ -1,11 +1,10 @@
 //! The maps. Their sizes are set by the loader; names and value layouts are the pinned interface (`abi` in the daemon).
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, ProgramArray, RingBuf};
+use aya_ebpf::maps::{Array, RingBuf};
 use xlvs_core::cell::Cell64;
 use xlvs_core::config::Config;
 use xlvs_core::conn::Bucket;
-use xlvs_core::director::Stage;
 use xlvs_core::marks::{self, Rule};
 use xlvs_core::options::Progress;
 use xlvs_core::sched::affinity::{self, Set};
@@ -67,12 +66,6 @@ pub static WANTED: RingBuf = RingBuf::pinned(4096, 0);
 /// Packets that the daemon puts together or cuts: some hundreds.
 #[map]
 pub static ERRANDS: RingBuf = RingBuf::pinned(1 << 20, 0);
-
-/// The programs of the stages after the first. Pinned because the kernel empties a program array when
-/// nobody holds it but programs. Those that trace have an array of their own.
-#[cfg_attr(not(feature = "traced"), map)]
-#[cfg_attr(feature = "traced", map(name = "TRACED_STAGES"))]
-pub static STAGES: ProgramArray = ProgramArray::pinned(Stage::COUNT, 0);
 
 /// What a function is handed besides its arguments.
 #[repr(C)]

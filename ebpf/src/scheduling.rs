@@ -1,64 +1,16 @@
-//! Entry points around the schedulers, run with `BPF_PROG_TEST_RUN` and never attached: their "packet" is a list of numbers. And
-//! what of scheduling the verifier looks at by itself.
+//! What of scheduling the verifier looks at by itself.
+//!
+//! A function that is visible from outside and takes only numbers is verified once, for any numbers, instead of once for
+//! every way that leads to it. Without that the ways through the connection table multiply with those through fourteen
+//! schedulers, and the verifier gives up.
 
-use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
-use aya_ebpf::macros::xdp;
-use aya_ebpf::programs::XdpContext;
 use xlvs_core::conn::key;
 use xlvs_core::family;
-use xlvs_core::packet::Packet;
 use xlvs_core::persist;
-use xlvs_core::sched::affinity::{self, Round};
 use xlvs_core::sched::{self, Question};
 use xlvs_core::wire::AddrV6;
 
-use crate::Le32;
 use crate::env::KernelEnv;
-use crate::packet::XdpPacket;
-
-/// What [`xlvs_pick`] returns when no server is usable.
-const NOBODY: u32 = u32::MAX;
-
-/// Asks a service's scheduler for a server, as a packet would: with the same effect on its turns and caches.
-///
-/// The numbers: the service's id; client and destination address, the first byte on the wire highest; client port. Returns the
-/// server's id.
-#[xdp]
-pub fn xlvs_pick(ctx: XdpContext) -> u32 {
-    let env = KernelEnv::new(ctx.ctx);
-    pick(&env, &XdpPacket::new(ctx.ctx)).unwrap_or(NOBODY)
-}
-
-#[inline(always)]
-fn pick(env: &KernelEnv, numbers: &XdpPacket) -> Option<u32> {
-    let [service, client, dest, port] =
-        [0, 4, 8, 12].map(|at| numbers.header::<Le32>(at).map_or(0, Le32::get));
-    let question =
-        Question::v4(service, client.to_be_bytes(), (port as u16).to_be_bytes(), dest.to_be_bytes());
-    sched::pick(env, &question)
-}
-
-/// A part of a round of housekeeping in the destination caches of lblc and lblcr.
-///
-/// The numbers: the first slot, how many, and 1 for a full round. Returns how many entries were removed.
-#[xdp]
-pub fn xlvs_collect(ctx: XdpContext) -> u32 {
-    let env = KernelEnv::new(ctx.ctx);
-    let numbers = XdpPacket::new(ctx.ctx);
-    let (Some(first), Some(slots), Some(full)) =
-        (numbers.header::<Le32>(0), numbers.header::<Le32>(4), numbers.header::<Le32>(8))
-    else {
-        return XDP_ABORTED;
-    };
-    let round = if full.get() != 0 { Round::Full } else { Round::Partial };
-    affinity::collect(&env, first.get(), slots.get(), round)
-}
-
-// ------------------------------------------------------------------------------------------------- global functions
-//
-// A function that is visible from outside and takes only numbers is verified once, for any numbers, instead of once for
-// every way that leads to it. Without that the ways through the connection table multiply with those through fourteen
-// schedulers, and the verifier gives up.
 
 /// [`Question`] in numbers: service and client's port, client and destination folded, and the destination's two words.
 pub type Asked = [u64; 4];

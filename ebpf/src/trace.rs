@@ -3,8 +3,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_xdp_load_bytes};
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 use xlvs_core::cell::Cell64;
@@ -16,7 +15,7 @@ use xlvs_core::trace::{Filter, Note, ROOM, Record};
 use xlvs_core::verdict::Verdict;
 
 use crate::env::{ConnsV4, ConnsV6, KernelEnv};
-use crate::packet::{XdpPacket, unknown};
+use crate::hook::{self, Context, WholePacket, unknown};
 
 #[map]
 static TRACE: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
@@ -50,10 +49,10 @@ fn filter() -> Option<&'static Filter> {
 
 /// A packet comes in: is it told of?
 #[inline(never)]
-pub fn begin(ctx: *mut xdp_md) {
+pub fn begin(ctx: *mut Context) {
     let (Some(at_hand), Some(filter)) = (at_hand(), filter()) else { return };
     at_hand.packet.store(0);
-    if !filter.takes(&XdpPacket::new(ctx)) {
+    if !filter.takes(&WholePacket::new(ctx)) {
         return;
     }
     let seen = at_hand.seen.load() + 1;
@@ -76,13 +75,13 @@ pub fn note(note: impl FnOnce() -> Note) {
 
 /// The packet's fate, as it leaves.
 #[inline(always)]
-pub fn end(ctx: *mut xdp_md, verdict: Verdict) {
+pub fn end(ctx: *mut Context, verdict: Verdict) {
     let (kind, about) = Note::pack_fate(verdict);
     finish(ctx, kind, about);
 }
 
 #[inline(never)]
-fn finish(ctx: *mut xdp_md, kind: u32, about: u64) {
+fn finish(ctx: *mut Context, kind: u32, about: u64) {
     let Some(at_hand) = at_hand() else { return };
     if at_hand.packet.load() != 0 {
         tell_with_frame(ctx, kind, about);
@@ -113,9 +112,9 @@ pub extern "C" fn xlvs_note(kind: u64, about: u64) -> u64 {
 }
 
 #[inline(always)]
-fn tell_with_frame(ctx: *mut xdp_md, kind: u32, about: u64) {
+fn tell_with_frame(ctx: *mut Context, kind: u32, about: u64) {
     let Some(at_hand) = at_hand() else { return };
-    let len = unknown(XdpPacket::new(ctx).len());
+    let len = unknown(WholePacket::new(ctx).len());
     if len == 0 {
         return;
     }
@@ -131,7 +130,7 @@ fn tell_with_frame(ctx: *mut xdp_md, kind: u32, about: u64) {
         fill(record, at_hand, kind, about);
         (&raw mut (*record).word).write(0);
         (&raw mut (*record).len).write(len as u32);
-        bpf_xdp_load_bytes(ctx, 0, (&raw mut (*record).frame).cast::<c_void>(), taken as u32)
+        hook::copy(ctx, (&raw mut (*record).frame).cast::<c_void>(), taken as u32)
     };
     if copied == 0 { room.submit(0) } else { room.discard(0) }
 }

@@ -1,13 +1,14 @@
 //! Nothing, in the place of `trace.rs`: the edition of the programs that runs while nobody watches tells nothing, and has no
 //! instruction for it.
 
-use aya_ebpf::bindings::xdp_md;
 use xlvs_core::trace::Note;
 use xlvs_core::verdict::Verdict;
 
+use crate::hook::Context;
+
 /// A packet comes in.
 #[inline(always)]
-pub fn begin(_ctx: *mut xdp_md) {}
+pub fn begin(_ctx: *mut Context) {}
 
 /// A step on the packet's way.
 #[inline(always)]
@@ -15,4 +16,4 @@ pub fn note(_note: impl FnOnce() -> Note) {}
 
 /// The packet's fate.
 #[inline(always)]
-pub fn end(_ctx: *mut xdp_md, _verdict: Verdict) {}
+pub fn end(_ctx: *mut Context, _verdict: Verdict) {}

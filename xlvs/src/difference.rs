@@ -9,6 +9,10 @@ use crate::plan;
 pub fn sentences(now: &Config, wanted: &Config) -> Vec<String> {
     let mut sentences = plan::sentences(&diff(&now.model, &wanted.model), &now.model);
     interfaces(now, wanted, &mut sentences);
+    if now.hook != wanted.hook {
+        sentences
+            .push("note another hook; the director is attached there at the daemon's next start".to_owned());
+    }
     if now.sizes != wanted.sizes {
         sentences.push(
             "note other sizes of the tables; they are made at the next start after `xlvs unload`".to_owned(),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use xlvs_datapath::xdp::Place;
 use xlvs_model::{ServerKey, ServiceKey};
 
 use crate::plan;
@@ -154,6 +155,9 @@ pub enum Happening {
         interface: String,
         /// Its driver runs the program itself.
         native: bool,
+        /// It runs at the tc hook.
+        #[serde(default)]
+        tc: bool,
     },
     /// The director is not on an interface any more.
     InterfaceDetached {
@@ -178,6 +182,14 @@ impl fmt::Display for By {
 impl fmt::Display for Which {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} -> {}", plan::service(&self.service), plan::server(&self.server))
+    }
+}
+
+impl Happening {
+    /// The director is on an interface, there.
+    pub fn attached(interface: &str, place: Place) -> Self {
+        let interface = interface.to_owned();
+        Self::InterfaceAttached { interface, native: place == Place::Native, tc: place == Place::Tc }
     }
 }
 
@@ -217,10 +229,13 @@ impl fmt::Display for Happening {
                 write!(f, "the connection table is full and refused {refused} new connections")
             }
             Self::TableTakesAgain => f.write_str("the connection table takes new connections again"),
-            Self::InterfaceAttached { interface, native: true } => {
+            Self::InterfaceAttached { interface, tc: true, .. } => {
+                write!(f, "{interface} has the director, at the tc hook")
+            }
+            Self::InterfaceAttached { interface, native: true, .. } => {
                 write!(f, "{interface} has the director, in its driver")
             }
-            Self::InterfaceAttached { interface, native: false } => {
+            Self::InterfaceAttached { interface, native: false, .. } => {
                 write!(f, "{interface} has the director, in generic mode")
             }
             Self::InterfaceDetached { interface, reason } => {

@@ -162,6 +162,7 @@ fn interface_words(interface: &Interface, paint: Paint) -> String {
     let state = match interface.state {
         InterfaceState::Native => paint.green("native"),
         InterfaceState::Generic => paint.yellow("generic (slow)"),
+        InterfaceState::Tc => paint.green("tc"),
         InterfaceState::Gone => paint.red("gone"),
         InterfaceState::Detached => paint.red("detached"),
     };

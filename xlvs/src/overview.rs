@@ -56,6 +56,8 @@ pub enum InterfaceState {
     Native,
     /// It runs after the driver: slowly.
     Generic,
+    /// It runs at the tc hook.
+    Tc,
     /// The interface is not there.
     Gone,
     /// The interface came back, and the program is not on it yet.

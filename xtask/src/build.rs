@@ -24,6 +24,7 @@ pub fn build() -> Result<(PathBuf, Objects)> {
 pub fn with_objects<'a>(cargo: &'a mut Command, objects: &Objects) -> &'a mut Command {
     cargo.current_dir(place::root());
     cargo.env("XLVS_EBPF_OBJECT", &objects.director).env("XLVS_TRACED_OBJECT", &objects.traced);
+    cargo.env("XLVS_TC_OBJECT", &objects.tc).env("XLVS_TC_TRACED_OBJECT", &objects.tc_traced);
     cargo.env("XLVS_EDGE_OBJECT", &objects.edge);
     cargo.env("XLVS_BENCH_OBJECT", &objects.bench).env("XLVS_REALSERVER_OBJECT", &objects.realserver)
 }

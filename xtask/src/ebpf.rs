@@ -14,6 +14,10 @@ pub struct Objects {
     pub director: PathBuf,
     /// The same, in the edition that tells what becomes of packets.
     pub traced: PathBuf,
+    /// The director's programs at the tc hook.
+    pub tc: PathBuf,
+    /// The same, in the edition that tells what becomes of packets.
+    pub tc_traced: PathBuf,
     /// The real server's tunnel end.
     pub realserver: PathBuf,
     /// The lab's own program, for the far ends of its links.
@@ -32,12 +36,15 @@ pub fn build() -> Result<Objects> {
         let mut cargo = toolchain.cargo_build();
         run(cargo.current_dir(place::root().join("ebpf")).arg("--target-dir").arg(&build_dir).args(words))
     };
-    build(&["--features", "traced", "--bin", "xlvs-ebpf"])?;
+    build(&["--features", "traced", "--bin", "xlvs-ebpf", "--bin", "xlvs-tc"])?;
     let traced = publish(&built, "xlvs-ebpf", "xlvs-traced")?;
+    let tc_traced = publish(&built, "xlvs-tc", "xlvs-tc-traced")?;
     build(&[])?;
     Ok(Objects {
         traced,
+        tc_traced,
         director: publish(&built, "xlvs-ebpf", "xlvs-ebpf")?,
+        tc: publish(&built, "xlvs-tc", "xlvs-tc")?,
         realserver: publish(&built, "xlvs-realserver", "xlvs-realserver")?,
         edge: publish(&built, "xlvs-edge", "xlvs-edge")?,
         bench: publish(&built, "xlvs-bench", "xlvs-bench")?,

@@ -135,6 +135,12 @@ impl Update {
         Self(self.0.add(other.0))
     }
 
+    /// What is to be added to a sum for the change, in 16 bits.
+    #[inline(always)]
+    pub const fn folded(self) -> u16 {
+        self.0.fold()
+    }
+
     /// The checksum field after the change: HC' = ~(~HC + ~m + m') (RFC 1624, equation 3).
     #[inline(always)]
     pub const fn apply(self, checksum: [u8; 2]) -> [u8; 2] {

@@ -10,6 +10,10 @@ use crate::wire::Header;
 /// puts behind it.
 pub const ROOM: usize = 3760;
 
+/// The mark of a frame that the daemon gives back to the stack, where the director is at the tc hook and would see it again. The director
+/// takes it off.
+pub const GIVEN_BACK: u32 = u32::from_be_bytes(*b"xlvs");
+
 /// What is to be done with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

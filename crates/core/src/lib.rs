@@ -33,6 +33,7 @@ pub mod pressure;
 pub mod protocol;
 pub mod sched;
 pub mod sctp;
+pub mod segments;
 pub mod server;
 pub mod service;
 pub mod state;

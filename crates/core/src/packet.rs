@@ -1,6 +1,7 @@
 //! Access to the bytes of a packet: generic, since the verifier accepts pointers checked against the end of the
 //! packet but no slices made from them.
 
+use crate::checksum::Update;
 use crate::wire::Header;
 
 /// A packet that can be read, rewritten and given a new head.
@@ -28,6 +29,37 @@ pub trait Packet {
     #[must_use]
     fn trim_tail(&mut self, by: usize) -> bool;
 
+    /// Does the kernel keep notes beside the packet: of a checksum that is left to the device, of packets that are still one? Then what
+    /// they are about is asked and changed by the four methods that follow, else they are not needed.
+    const KEEPS_NOTES: bool = false;
+
+    /// [`Self::grow_head`] for the outer headers of a tunnel, of which the kernel makes a note.
+    #[must_use]
+    #[inline(always)]
+    fn grow_head_for(&mut self, outer: Outer) -> bool {
+        self.grow_head(outer.len)
+    }
+
+    /// What decides whether an IP packet of so many bytes is too long: of one that is many packets still, the longest of these.
+    #[inline(always)]
+    fn judged(&self, len: u16) -> u16 {
+        len
+    }
+
+    /// Fits the transport checksum at this offset to what changed in the pseudo header and in the packet itself. Where it is optional, 0
+    /// says that there is none. `false`: it is out of reach.
+    #[must_use]
+    #[inline(always)]
+    fn fit_checksum(&mut self, _at: usize, _pseudo: Update, _own: Update, _is_optional: bool) -> bool {
+        false
+    }
+
+    /// Is the transport checksum left to the device that the packet leaves by? What stands in its place is the pseudo header's sum.
+    #[inline(always)]
+    fn is_left_to_device(&mut self) -> bool {
+        false
+    }
+
     /// The largest of the fragments that the packet was put together from, in bytes as an IP packet; 0: it came whole.
     #[inline(always)]
     fn largest_fragment(&self) -> u16 {
@@ -54,6 +86,30 @@ pub trait Packet {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// The headers that a tunnel puts in front of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// Their bytes.
+    pub len: usize,
+    /// Is the outer IP header one of IPv6?
+    pub is_v6: bool,
+    /// What lies between it and the packet.
+    pub within: Within,
+    /// Is there a checksum of all that follows?
+    pub is_summed: bool,
+}
+
+/// What a packet in a tunnel is the payload of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Within {
+    /// IP itself.
+    Ip,
+    /// GRE.
+    Gre,
+    /// UDP.
+    Udp,
 }
 
 /// The end of a packet that is not at hand. It counts in [`Packet::len`], and begins at an even place. Without bytes, its sum is 0.

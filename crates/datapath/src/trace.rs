@@ -1,21 +1,22 @@
 //! The edition of the programs that tells what becomes of packets ([`xlvs_core::trace`]): loaded beside the other over the same
 //! tables, and put in its place on all interfaces while somebody watches.
 
-use std::fs;
-use std::io::ErrorKind;
-
 use aya::Ebpf;
 use aya::maps::RingBuf;
 use ipnet::IpNet;
 use xlvs_core::trace::Filter;
 use xlvs_core::wire::AddrV6;
+use xlvs_model::config::Hook;
 
 use crate::objects;
+use crate::programs::{self, DIRECTOR};
 use crate::tables::{Region, Sizes};
 use crate::xdp::{self, Pins, Ring, Xdp, XdpError};
 
 /// The array of the stages. Pinned, as the other's is: packets must not stop when a daemon ends that had them told of.
 const STAGES: &str = "TRACED_STAGES";
+/// The same at the tc hook.
+const STAGES_AT_TC: &str = "TRACED_AT_TC";
 
 /// The telling edition, loaded.
 pub struct Tracer {
@@ -24,15 +25,22 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Loads it over the tables that are pinned there. Of each processor's packets from and to these clients every so many is to
+    /// Loads it for a hook, over the tables that are pinned there. Of each processor's packets from and to these clients every so many is to
     /// be told of. Takes seconds: the verifier looks at all programs.
-    pub fn load(pins: &Pins, sizes: &Sizes, clients: IpNet, every: u32) -> Result<Self, XdpError> {
-        if objects::TRACED.is_empty() {
-            return Err(XdpError::NoObject);
-        }
-        let mut ebpf = xdp::load_object(pins, sizes, objects::TRACED)?;
-        xdp::load_programs(&mut ebpf, &["xlvs_director"])?;
-        xdp::link_stages(&mut ebpf, STAGES)?;
+    pub fn load(
+        pins: &Pins,
+        sizes: &Sizes,
+        hook: Hook,
+        clients: IpNet,
+        every: u32,
+    ) -> Result<Self, XdpError> {
+        let (object, stages) = match hook {
+            Hook::Xdp => (objects::TRACED, STAGES),
+            Hook::Tc => (objects::TC_TRACED, STAGES_AT_TC),
+        };
+        let mut ebpf = programs::read(object, pins, sizes)?;
+        programs::load(&mut ebpf, &[DIRECTOR])?;
+        programs::link_stages(&mut ebpf, stages)?;
         let filter = xdp::region(&ebpf, "TRACE_FILTER", 1)?;
         let tracer = Self { ebpf, filter };
         tracer.set(clients, every);
@@ -70,7 +78,8 @@ impl Xdp {
     /// told of.
     pub fn begin_trace(&self, tracer: &mut Tracer) -> Result<(), XdpError> {
         for interface in self.pins().attached()? {
-            let _gone_with_its_interface = xdp::put_into(&mut tracer.ebpf, &self.pins().link(&interface))?;
+            let _gone_with_its_interface =
+                programs::put_into(&mut tracer.ebpf, &self.pins().link(&interface))?;
         }
         Ok(())
     }
@@ -85,10 +94,6 @@ impl Xdp {
 impl Pins {
     /// Removes what a trace has pinned. No interface may have its programs any more.
     pub fn forget_trace(&self) -> Result<(), XdpError> {
-        let stages = self.map(STAGES);
-        match fs::remove_file(&stages) {
-            Err(why) if why.kind() != ErrorKind::NotFound => Err(xdp::file_error(&stages)(why)),
-            _ => Ok(()),
-        }
+        [STAGES, STAGES_AT_TC].into_iter().try_for_each(|stages| self.forget_map(stages))
     }
 }

@@ -11,11 +11,11 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aya::maps::{Map, MapData, ProgramArray, RingBuf};
-use aya::programs::links::{FdLink, LinkError, PinnedLink};
-use aya::programs::xdp::{XdpLink, XdpMode};
+use aya::Ebpf;
+use aya::maps::{Map, MapData, RingBuf};
+use aya::programs::links::FdLink;
+use aya::programs::xdp::XdpMode;
 use aya::programs::{ProgramError, ProgramFd, TestRun, TestRunAttrs, TestRunOptions, Xdp as XdpProgram};
-use aya::{Ebpf, EbpfLoader};
 use thiserror::Error;
 use xlvs_core::checksum;
 use xlvs_core::conn::LANES;
@@ -26,14 +26,17 @@ use xlvs_core::marks;
 use xlvs_core::packet::Frame;
 use xlvs_core::service::BLOCK;
 use xlvs_core::vlan;
+use xlvs_model::config::Hook;
 
 use crate::attachment::is_native;
 use crate::evict::{Doomed, Evictor};
 use crate::fragments::{Director, Fate, Outgoing};
 use crate::mapping::Mapping;
 use crate::objects;
+use crate::programs::{self, DIRECTOR, STAGES};
 use crate::sweep::Remover;
 use crate::tables::{Region, Sizes, Tables};
+use crate::tc::Tc;
 
 /// How a program is to be attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +48,19 @@ pub enum Mode {
     Native,
     /// After the driver, on socket buffers.
     Generic,
+    /// At the tc hook, also on socket buffers ([`crate::tc`]); the programs must have been loaded for it ([`Xdp::load_for_tc`]).
+    Tc,
+}
+
+/// Where the director runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the driver.
+    Native,
+    /// After the driver, at the XDP hook.
+    Generic,
+    /// At the tc hook.
+    Tc,
 }
 
 /// Why the data plane cannot be had.
@@ -56,6 +72,14 @@ pub enum XdpError {
     /// The kernel is older than what is needed.
     #[error("this kernel is {found}; xlvs needs Linux 6.1 or later")]
     OldKernel {
+        /// Its release.
+        found: String,
+    },
+    /// The kernel is older than what the tc hook needs.
+    #[error(
+        "this kernel is {found}; the tc hook needs Linux 6.6 or later: be at the other one, with --hook xdp or without `hook` in the file"
+    )]
+    OldKernelForTc {
         /// Its release.
         found: String,
     },
@@ -155,22 +179,7 @@ const MAPS: [&str; 21] = [
 
 /// The programs that run as long as there is a daemon, and those that run on without it.
 const PROGRAMS: [&str; 6] =
-    ["xlvs_director", "xlvs_clock", "xlvs_sweep", "xlvs_evict", "xlvs_collect", "xlvs_give_back"];
-
-/// The programs of the stages after the first.
-const STAGES: [(Stage, &str); Stage::COUNT as usize] = [
-    (Stage::ReplyV4, "xlvs_reply_v4"),
-    (Stage::RequestV4, "xlvs_request_v4"),
-    (Stage::KnownV6, "xlvs_known_v6"),
-    (Stage::ReplyV6, "xlvs_reply_v6"),
-    (Stage::RequestV6, "xlvs_request_v6"),
-    (Stage::RelatedV4, "xlvs_related_v4"),
-    (Stage::RelatedV6, "xlvs_related_v6"),
-    (Stage::HearsayV4, "xlvs_hearsay_v4"),
-    (Stage::HearsayV6, "xlvs_hearsay_v6"),
-    (Stage::Fragments, "xlvs_fragments"),
-    (Stage::Unusual, "xlvs_unusual"),
-];
+    [DIRECTOR, "xlvs_clock", "xlvs_sweep", "xlvs_evict", "xlvs_collect", "xlvs_give_back"];
 
 impl Pins {
     /// Pins under this BPF file system. Mounts it when it is not there.
@@ -179,7 +188,7 @@ impl Pins {
         Ok(Self { root: bpffs.join("xlvs") })
     }
 
-    fn maps(&self) -> PathBuf {
+    pub(crate) fn maps(&self) -> PathBuf {
         self.root.join("maps")
     }
 
@@ -209,6 +218,15 @@ impl Pins {
             return Ok(true);
         }
         Err(XdpError::HalfMade { path: self.root.clone(), what: format!("no map {}", missing.join(", ")) })
+    }
+
+    /// Removes the pin of a map, if there is one.
+    pub(crate) fn forget_map(&self, name: &str) -> Result<(), XdpError> {
+        let map = self.map(name);
+        match fs::remove_file(&map) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => Err(file_error(&map)(why)),
+            _ => Ok(()),
+        }
     }
 
     /// Interfaces with a pinned link.
@@ -248,6 +266,7 @@ pub struct Xdp {
     tables: Arc<Tables>,
     pins: Pins,
     attached: HashMap<String, u32>,
+    tc: Option<Tc>,
 }
 
 /// What became of an interface.
@@ -261,33 +280,38 @@ pub enum Presence {
     Returned,
 }
 
-/// Quarter seconds in 2^24 jiffies. The resolution of the coarse clocks is one jiffy (`ktime_get_coarse`).
-fn ticks_in_2_24_jiffies() -> u64 {
-    let jiffy = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
-        .map_or(4_000_000, |t| t.tv_nsec() as u64)
-        .max(1);
-    let hz = (1_000_000_000 + jiffy / 2) / jiffy;
-    ((u64::from(Tick::PER_SECOND) << 24) + hz / 2) / hz
-}
-
 impl Xdp {
     /// Loads the programs over new maps or, where there are pinned ones of these sizes, over those.
     pub fn load(pins: Pins, sizes: Sizes, seed: u64) -> Result<Self, XdpError> {
-        if objects::DIRECTOR.is_empty() {
-            return Err(XdpError::NoObject);
-        }
         check_kernel()?;
         let found = pins.exist()?;
         fs::create_dir_all(pins.maps()).map_err(file_error(&pins.maps()))?;
         fs::create_dir_all(pins.links()).map_err(file_error(&pins.links()))?;
-        let mut ebpf = load_object(&pins, &sizes, objects::DIRECTOR)?;
-        load_programs(&mut ebpf, &PROGRAMS)?;
-        link_stages(&mut ebpf, "STAGES")?;
+        let mut ebpf = programs::read(objects::DIRECTOR, &pins, &sizes)?;
+        programs::load(&mut ebpf, &PROGRAMS)?;
+        programs::link_stages(&mut ebpf, "STAGES")?;
         let tables = Arc::new(map_tables(&mut ebpf, sizes)?);
         if !found {
             tables.config().set_defaults(seed);
         }
-        Ok(Self { ebpf, tables, pins, attached: HashMap::new() })
+        Ok(Self { ebpf, tables, pins, attached: HashMap::new(), tc: None })
+    }
+
+    /// Loads the programs of the tc hook too, over the same maps.
+    pub fn load_for_tc(&mut self) -> Result<(), XdpError> {
+        check_release_for_tc(kernel_release())?;
+        self.tc = Some(Tc::load(&self.pins, &self.tables.sizes)?);
+        Ok(())
+    }
+
+    /// Where the director is attached.
+    pub fn hook(&self) -> Hook {
+        if self.tc.is_some() { Hook::Tc } else { Hook::Xdp }
+    }
+
+    /// The programs of the tc hook, where they are loaded.
+    pub fn tc(&self) -> Option<&Tc> {
+        self.tc.as_ref()
     }
 
     /// Every program, and how many instructions the verifier has looked at for it (since Linux 5.16).
@@ -322,6 +346,9 @@ impl Xdp {
 
     /// Gives a frame to the stack, as if it had just come in by this interface.
     pub fn give_back(&self, ifindex: u32, frame: &[u8]) -> Result<(), XdpError> {
+        if let Some(tc) = &self.tc {
+            return tc.give_back(ifindex, frame);
+        }
         let context = context(ifindex, 0, frame.len());
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -369,34 +396,38 @@ impl Xdp {
         })
     }
 
-    /// Attaches the director to an interface, in the place of an older one where there is one. Returns whether it runs
-    /// in native mode.
-    pub fn attach(&mut self, interface: &str, mode: Mode) -> Result<bool, XdpError> {
+    /// Attaches the director to an interface, in the place of an older one where there is one. Returns where it runs.
+    pub fn attach(&mut self, interface: &str, mode: Mode) -> Result<Place, XdpError> {
         let Ok(ifindex) = nix::net::if_::if_nametoindex(interface) else {
             return Err(XdpError::NoInterface(interface.to_owned()));
         };
-        let native = self.attach_somehow(interface, ifindex, mode)?;
+        let place = self.attach_somehow(interface, ifindex, mode)?;
         self.attached.insert(interface.to_owned(), ifindex);
-        Ok(native)
+        Ok(place)
     }
 
-    fn attach_somehow(&mut self, interface: &str, ifindex: u32, mode: Mode) -> Result<bool, XdpError> {
+    fn attach_somehow(&mut self, interface: &str, ifindex: u32, mode: Mode) -> Result<Place, XdpError> {
         let path = self.pins.link(interface);
-        if path.exists() && put_into(&mut self.ebpf, &path)? {
-            return is_native(ifindex).map_err(|why| XdpError::Attach {
+        if mode == Mode::Tc {
+            return self.attach_at_tc(interface, &path);
+        }
+        if path.exists() && programs::put_into(&mut self.ebpf, &path)? {
+            let is_native = is_native(ifindex).map_err(|why| XdpError::Attach {
                 interface: interface.to_owned(),
                 why: format!("how its program runs cannot be seen: {why}"),
-            });
+            })?;
+            return Ok(if is_native { Place::Native } else { Place::Generic });
         }
         let attempts: &[XdpMode] = match mode {
             Mode::Auto => &[XdpMode::Driver, XdpMode::Skb],
             Mode::Native => &[XdpMode::Driver],
-            Mode::Generic => &[XdpMode::Skb],
+            Mode::Generic | Mode::Tc => &[XdpMode::Skb],
         };
         let mut last = None;
         for attempt in attempts {
             match self.attach_new(interface, *attempt, &path) {
-                Ok(()) => return Ok(matches!(attempt, XdpMode::Driver)),
+                Ok(()) if matches!(attempt, XdpMode::Driver) => return Ok(Place::Native),
+                Ok(()) => return Ok(Place::Generic),
                 Err(XdpError::Taken(name)) => return Err(XdpError::Taken(name)),
                 Err(e) => last = Some(e),
             }
@@ -409,25 +440,38 @@ impl Xdp {
         }
     }
 
+    fn attach_at_tc(&mut self, interface: &str, path: &Path) -> Result<Place, XdpError> {
+        let Some(tc) = &mut self.tc else {
+            return Err(XdpError::Load("the programs of the tc hook are not loaded".to_owned()));
+        };
+        if !path.exists() || !tc.put_into(path)? {
+            programs::pin(tc.attach(interface)?, interface, path)?;
+        }
+        Ok(Place::Tc)
+    }
+
     /// Puts our program into all pinned links.
     pub(crate) fn take_over_all(&mut self) -> Result<(), XdpError> {
         for interface in self.pins.attached()? {
-            let _gone_with_its_interface = put_into(&mut self.ebpf, &self.pins.link(&interface))?;
+            let link = self.pins.link(&interface);
+            let _gone_with_its_interface = match &mut self.tc {
+                Some(tc) => tc.put_into(&link)?,
+                None => programs::put_into(&mut self.ebpf, &link)?,
+            };
         }
         Ok(())
     }
 
     fn attach_new(&mut self, interface: &str, mode: XdpMode, path: &Path) -> Result<(), XdpError> {
         let attach = |why: String| XdpError::Attach { interface: interface.to_owned(), why };
-        let program = program_mut(&mut self.ebpf, "xlvs_director")?;
+        let program = program_mut(&mut self.ebpf, DIRECTOR)?;
         let id = program.attach(interface, mode).map_err(|e| match &e {
             ProgramError::SyscallError(s) if is_taken(&s.io_error) => XdpError::Taken(interface.to_owned()),
             _ => attach(explain(&e)),
         })?;
         let link = program.take_link(id).map_err(|e| attach(explain(&e)))?;
         let link = FdLink::try_from(link).map_err(|e| attach(e.to_string()))?;
-        link.pin(path).map_err(|e| attach(e.to_string()))?;
-        Ok(())
+        programs::pin(link, interface, path)
     }
 
     /// Looks whether an interface is still the one that the director was attached to. A link dies with its interface; one
@@ -485,12 +529,12 @@ impl Xdp {
 
     /// The director's first program, for whoever runs it behind another.
     pub fn director(&self) -> Result<&ProgramFd, XdpError> {
-        program(&self.ebpf, "xlvs_director")?.fd().map_err(|e| XdpError::Load(explain(&e)))
+        programs::fd(&self.ebpf, DIRECTOR)
     }
 
     /// Runs the director on a packet without sending it. Returns the XDP action and the packet afterwards.
     pub fn try_packet(&self, frame: &[u8]) -> Result<(u32, Vec<u8>), XdpError> {
-        let program = program(&self.ebpf, "xlvs_director")?;
+        let program = program(&self.ebpf, DIRECTOR)?;
         let mut out = vec![0; frame.len() + 256];
         let options =
             TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
@@ -585,7 +629,7 @@ fn is_taken(e: &io::Error) -> bool {
 }
 
 /// An error with all its causes, on one line.
-fn explain(e: &dyn std::error::Error) -> String {
+pub(crate) fn explain(e: &dyn std::error::Error) -> String {
     let mut text = e.to_string();
     let mut cause = e.source();
     while let Some(c) = cause {
@@ -596,105 +640,25 @@ fn explain(e: &dyn std::error::Error) -> String {
 }
 
 fn check_kernel() -> Result<(), XdpError> {
-    let release =
-        nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
-    check_release(release)
+    check_release(kernel_release())
+}
+
+fn kernel_release() -> String {
+    nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn check_release(release: String) -> Result<(), XdpError> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < (6, 1) { Err(XdpError::OldKernel { found: release }) } else { Ok(()) }
-}
-
-/// Puts an object's director into a pinned link. `false`: the link is dead (its interface was deleted) and was removed.
-pub(crate) fn put_into(ebpf: &mut Ebpf, path: &Path) -> Result<bool, XdpError> {
-    let link = match PinnedLink::from_pin(path) {
-        Ok(link) => FdLink::from(link),
-        Err(LinkError::SyscallError(e)) => return Err(file_error(path)(e.io_error)),
-        Err(e) => return Err(XdpError::HalfMade { path: path.to_owned(), what: e.to_string() }),
-    };
-    let link = XdpLink::try_from(link)
-        .map_err(|e| XdpError::HalfMade { path: path.to_owned(), what: e.to_string() })?;
-    match program_mut(ebpf, "xlvs_director")?.attach_to_link(link) {
-        Ok(_) => Ok(true),
-        Err(ProgramError::SyscallError(e)) if e.io_error.raw_os_error() == Some(nix::libc::ENOLINK) => {
-            fs::remove_file(path).map_err(file_error(path))?;
-            Ok(false)
-        }
-        Err(e) => Err(XdpError::Attach { interface: interface_of(path), why: explain(&e) }),
-    }
-}
-
-/// The interface that a pinned link is of.
-fn interface_of(link: &Path) -> String {
-    link.file_name().map_or_else(String::new, |name| name.to_string_lossy().replace('%', "."))
-}
-
-/// Has the kernel load these programs, and those of the stages.
-pub(crate) fn load_programs(ebpf: &mut Ebpf, names: &[&str]) -> Result<(), XdpError> {
-    for name in STAGES.iter().map(|(_, name)| name).chain(names) {
-        let program = program_mut(ebpf, name)?;
-        program.load().map_err(|e| XdpError::Load(format!("{name}: {}", explain(&e))))?;
-    }
-    Ok(())
-}
-
-pub(crate) fn load_object(pins: &Pins, sizes: &Sizes, object: &[u8]) -> Result<Ebpf, XdpError> {
-    let service_buckets = sizes.service_buckets();
-    let ticks = ticks_in_2_24_jiffies();
-    let mut loader = EbpfLoader::new();
-    loader
-        .default_map_pin_directory(pins.maps())
-        .map_max_entries("CONNS_V4", sizes.conns)
-        .map_max_entries("REPLIES_V4", sizes.replies)
-        .map_max_entries("SERVICES_V4", service_buckets)
-        .map_max_entries("CONNS_V6", sizes.conns_v6)
-        .map_max_entries("REPLIES_V6", sizes.conns_v6)
-        .map_max_entries("SERVICES_V6", service_buckets)
-        .map_max_entries("HANDED", sizes.cpus)
-        .map_max_entries("AFFINITY", sizes.affinity)
-        .map_max_entries("SETS", sizes.affinity * LANES as u32)
-        .map_max_entries("CHOICES", sizes.choices)
-        .map_max_entries("SERVICES", sizes.services)
-        .map_max_entries("BLOCKS", sizes.blocks)
-        .map_max_entries("SERVERS", sizes.blocks * BLOCK as u32)
-        .map_max_entries("STATS", sizes.stats * sizes.cpus)
-        .map_max_entries("COUNTERS", sizes.cpus)
-        .override_global("CONNS_V4_BUCKETS", &sizes.conns, true)
-        .override_global("REPLIES_V4_BUCKETS", &sizes.replies, true)
-        .override_global("SERVICES_V4_BUCKETS", &service_buckets, true)
-        .override_global("CONNS_V6_BUCKETS", &sizes.conns_v6, true)
-        .override_global("REPLIES_V6_BUCKETS", &sizes.conns_v6, true)
-        .override_global("SERVICES_V6_BUCKETS", &service_buckets, true)
-        .override_global("AFFINITY_BUCKETS", &sizes.affinity, true)
-        .override_global("STATS_PER_CPU", &sizes.stats, true)
-        .override_global("TICKS_IN_2_24_JIFFIES", &ticks, true);
-    loader.load(object).map_err(|e| XdpError::Load(explain(&e)))
+    if version(&release) < (6, 1) { Err(XdpError::OldKernel { found: release }) } else { Ok(()) }
 }
 
 fn program<'e>(ebpf: &'e Ebpf, name: &str) -> Result<&'e XdpProgram, XdpError> {
     let program = ebpf.program(name).and_then(|p| <&XdpProgram>::try_from(p).ok());
-    program.ok_or_else(|| XdpError::Load(format!("the object has no program {name}")))
+    program.ok_or_else(|| programs::missing(name))
 }
 
 fn program_mut<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut XdpProgram, XdpError> {
     let program = ebpf.program_mut(name).and_then(|p| <&mut XdpProgram>::try_from(p).ok());
-    program.ok_or_else(|| XdpError::Load(format!("the object has no program {name}")))
-}
-
-/// Puts the programs of the later stages where the director calls them. The array is pinned, since the kernel empties one that
-/// nobody holds but programs; an older director calls the new programs until it is replaced too, over the same tables.
-pub(crate) fn link_stages(ebpf: &mut Ebpf, name: &str) -> Result<(), XdpError> {
-    let missing = || XdpError::Load(format!("the object has no program array {name}"));
-    let mut array =
-        ProgramArray::try_from(ebpf.take_map(name).ok_or_else(missing)?).map_err(|_| missing())?;
-    for (stage, name) in STAGES {
-        let fd = program(ebpf, name)?.fd().and_then(|fd| Ok(fd.try_clone()?));
-        let fd = fd.map_err(|e| XdpError::Load(explain(&e)))?;
-        array.set(stage as u32, &fd, 0).map_err(|e| XdpError::Load(explain(&e)))?;
-    }
-    Ok(())
+    program.ok_or_else(|| programs::missing(name))
 }
 
 fn map_tables(ebpf: &mut Ebpf, sizes: Sizes) -> Result<Tables, XdpError> {
@@ -730,6 +694,16 @@ pub(crate) fn region<T>(ebpf: &Ebpf, name: &str, len: u32) -> Result<Region<T>, 
     Ok(Region::mapped(mapping, len as usize))
 }
 
+/// TCX links came with 6.6.
+fn check_release_for_tc(release: String) -> Result<(), XdpError> {
+    if version(&release) < (6, 6) { Err(XdpError::OldKernelForTc { found: release }) } else { Ok(()) }
+}
+
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -743,5 +717,8 @@ mod tests {
             let why = check_release(old.to_owned()).expect_err(old).to_string();
             assert!(why.contains(old) && why.contains("Linux 6.1 or"), "{why}");
         }
+        assert!(check_release_for_tc("6.6.0".to_owned()).is_ok());
+        let why = check_release_for_tc("6.1.0-18-amd64".to_owned()).expect_err("6.1 has no TCX").to_string();
+        assert!(why.contains("Linux 6.6 or") && why.contains("--hook xdp"), "{why}");
     }
 }

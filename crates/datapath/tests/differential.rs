@@ -20,6 +20,7 @@ use xlvs_datapath::fragments::{Director, Fate, Outgoing};
 use xlvs_datapath::host::HostEnv;
 use xlvs_datapath::nexthop::VlanDevice;
 use xlvs_datapath::tables::{Sizes, Tables};
+use xlvs_datapath::tc::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, is_runnable};
 use xlvs_datapath::xdp::{Pins, Xdp};
 use xlvs_model::spec::{Method, Protocol, Scheduler, TunnelChecksum, TunnelType};
 use xlvs_model::{
@@ -432,6 +433,32 @@ fn resolve(engine: &Engine, random: &mut Random) {
     }
 }
 
+/// Where the kernel's programs run.
+#[derive(Clone, Copy, PartialEq)]
+enum Hook {
+    Xdp,
+    Tc,
+}
+
+impl Hook {
+    /// Runs the director on a frame: its action in XDP's numbers, and the frame afterwards. At tc all that leaves is redirected.
+    fn run(self, xdp: &Xdp, frame: &[u8], expected: u32) -> (u32, Vec<u8>) {
+        if self == Self::Xdp {
+            return xdp.try_packet(frame).expect("the packet runs");
+        }
+        let tc = xdp.tc().expect("its programs are loaded");
+        let (action, bytes) = tc.try_packet(frame, 0).unwrap_or_else(|why| panic!("{why}: {frame:02x?}"));
+        let action = match action {
+            TC_ACT_UNSPEC => 2,
+            TC_ACT_SHOT => 1,
+            TC_ACT_REDIRECT if expected == 3 => 3,
+            TC_ACT_REDIRECT => 4,
+            other => panic!("the director returned {other}"),
+        };
+        (action, bytes)
+    }
+}
+
 fn action(verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Drop(_) | Verdict::Cut { .. } | Verdict::PutTogether { .. } => 1,
@@ -465,7 +492,7 @@ fn enter_a_network_without_routes() {
 }
 
 /// Runs `packets` packets through both and compares; `known`: through the short way and then the long one, as the kernel.
-fn compare(name: &str, seed: u64, packets: usize) {
+fn compare(hook: Hook, name: &str, seed: u64, packets: usize) {
     pin_to_first_processor();
     enter_a_network_without_routes();
     let mut random = Random(seed);
@@ -474,6 +501,9 @@ fn compare(name: &str, seed: u64, packets: usize) {
     let sizes = Sizes::for_site(2000, 128, 2048, cpus);
     let mut xdp =
         Xdp::load(Pins::on(&fs.0).expect("a BPF file system"), sizes, 42).expect("the program loads");
+    if hook == Hook::Tc {
+        xdp.load_for_tc().expect("the programs of the tc hook load");
+    }
     let mut ring = xdp.take_errands().expect("a ring of errands");
     let host = Arc::new(Tables::on_heap(sizes, 42));
     let site = random_site(&mut random);
@@ -483,27 +513,34 @@ fn compare(name: &str, seed: u64, packets: usize) {
         engine.apply(&site).expect("a site that is right");
         engine.defend(u32::MAX);
         // Where there is none, the replies of NAT go the short way.
-        assert_eq!(engine.set_vlan_devices(if seed.is_multiple_of(2) { &DEVICES } else { &[] }), 0);
+        assert_eq!(
+            engine.set_vlan_devices(if hook == Hook::Xdp && seed.is_multiple_of(2) { &DEVICES } else { &[] }),
+            0
+        );
         resolve(engine, &mut Random(hops));
     }
     let env = HostEnv::new(&host, 0);
     let mut verdicts = std::collections::BTreeMap::new();
     for n in 0..packets {
-        if random.one_in(12) {
+        if hook == Hook::Xdp && random.one_in(12) {
             let verdict = compare_whole(&mut random, &xdp, &env, &format!("packet {n} of seed {seed}"));
             *verdicts.entry(format!("whole {}", kind(verdict))).or_insert(0) += 1;
             continue;
         }
         let mut frame = random_packet(&mut random);
-        if random.one_in(4) {
+        // At tc the kernel takes tags off before, and puts them on.
+        if hook == Hook::Xdp && random.one_in(4) {
             frame = tag(&mut random, frame);
+        }
+        if hook == Hook::Tc && !is_runnable(&frame) {
+            continue;
         }
         let mut buffer = vec![0; Frame::HEADROOM];
         buffer.extend(&frame);
         let mut packet = Frame::new(&mut buffer, Frame::HEADROOM);
         env.set_now(xdp.now().expect("the clock runs").count());
         let verdict = director::balance(&mut packet, &env);
-        let (kernel_action, kernel_bytes) = xdp.try_packet(&frame).expect("the packet runs");
+        let (kernel_action, kernel_bytes) = hook.run(&xdp, &frame, action(verdict));
         *verdicts.entry(kind(verdict)).or_insert(0) += 1;
         assert_eq!(action(verdict), kernel_action, "packet {n} of seed {seed}: {verdict:?}\n{frame:02x?}");
         let errand = match verdict {
@@ -531,7 +568,7 @@ fn compare(name: &str, seed: u64, packets: usize) {
     println!("seed {seed}: {verdicts:?}");
     assert!(verdicts.len() > 8, "the packets met too few fates: {verdicts:?}");
     assert!(
-        verdicts.contains_key("whole Cut"),
+        hook == Hook::Tc || verdicts.contains_key("whole Cut"),
         "no packet was sent on that had come in fragments: {verdicts:?}"
     );
 }
@@ -594,6 +631,11 @@ fn random_whole(random: &mut Random) -> Vec<u8> {
 #[test]
 fn twenty_sites_with_two_thousand_packets_each_fare_alike_in_both() {
     for seed in 1..=20 {
-        compare(&format!("diff{seed}"), u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15), 2000);
+        compare(Hook::Xdp, &format!("diff{seed}"), u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15), 2000);
     }
+}
+
+#[test]
+fn a_site_with_three_thousand_packets_fares_alike_at_the_tc_hook() {
+    compare(Hook::Tc, "tc", u64::wrapping_mul(21, 0x9e37_79b9_7f4a_7c15), 3000);
 }

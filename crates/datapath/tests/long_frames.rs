@@ -20,7 +20,8 @@ use xlvs_datapath::engine::Engine;
 use xlvs_datapath::host::HostEnv;
 use xlvs_datapath::nexthop::VlanDevice;
 use xlvs_datapath::tables::{Sizes, Tables};
-use xlvs_datapath::xdp::{Mode, Pins, Xdp};
+use xlvs_datapath::tc::TC_ACT_REDIRECT;
+use xlvs_datapath::xdp::{Mode, Pins, Place, Xdp};
 use xlvs_model::spec::{Method, Protocol, Scheduler};
 use xlvs_model::{Change, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
 
@@ -162,6 +163,25 @@ fn the_sender_of_one_that_is_too_long_is_told() {
 }
 
 #[test]
+fn of_an_aggregate_at_the_tc_hook_the_longest_segment_decides() {
+    let mut both = Both::new("segments");
+    both.xdp.load_for_tc().expect("the programs of the tc hook load");
+    let tc = both.xdp.tc().expect("they are loaded");
+    let sent = |frame: &[u8], segment: u32| {
+        let (action, left) = tc.try_packet(frame, segment).expect("the packet runs");
+        assert_eq!(action, TC_ACT_REDIRECT, "segments of {segment} bytes");
+        left
+    };
+    let _opened = sent(&frame(&[], TCP, 83, 2, 0), 0);
+    let aggregate = frame(&[], TCP, 83, 0x10, 3400);
+    assert!(sent(&aggregate, 1460).ends_with(&aggregate[54..]), "with 40 bytes of headers, that fits");
+    for segment in [1461, 0] {
+        let left = sent(&aggregate, segment);
+        assert_eq!((left.len(), left[34], left[35]), (14 + 576, 3, 4), "fragmentation needed");
+    }
+}
+
+#[test]
 fn what_would_have_to_be_summed_over_several_buffers_is_dropped_and_counted() {
     let both = Both::new("sums");
     let malformed = || both.xdp.tables().dropped(DropReason::Malformed);
@@ -179,7 +199,7 @@ fn the_director_runs_in_the_driver_of_an_interface_with_jumbo_frames() {
         let made = ip.args("link add j0 mtu 9000 type veth peer name j1 mtu 9000".split(' ')).status();
         assert!(made.expect("iproute2 is there").success());
         let mut both = Both::new("jumbo");
-        assert!(both.xdp.attach("j0", Mode::Native).expect("it is attached"));
+        assert_eq!(both.xdp.attach("j0", Mode::Native).expect("it is attached"), Place::Native);
     })
     .join()
     .expect("it attaches");

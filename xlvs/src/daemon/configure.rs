@@ -131,9 +131,9 @@ fn apply(daemon: &Daemon, stated: &Model, way: &[Change]) -> anyhow::Result<()> 
 
 fn attach_new(daemon: &Daemon, stated: &Config, wanted: &Config) -> anyhow::Result<()> {
     for interface in wanted.interfaces.iter().filter(|name| !stated.interfaces.contains(name)) {
-        let native = start::attach(&mut daemon.xdp.borrow_mut(), interface, &daemon.options)?;
-        daemon.native.borrow_mut().insert(interface.clone(), native);
-        daemon.events.tell(Happening::InterfaceAttached { interface: interface.clone(), native });
+        let place = start::attach(&mut daemon.xdp.borrow_mut(), interface, &daemon.options)?;
+        daemon.places.borrow_mut().insert(interface.clone(), place);
+        daemon.events.tell(Happening::attached(interface, place));
     }
     Ok(())
 }

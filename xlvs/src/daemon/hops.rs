@@ -12,6 +12,7 @@ use xlvs_core::server::Hop;
 use xlvs_core::vlan;
 use xlvs_datapath::engine::{Destination, Engine};
 use xlvs_datapath::nexthop::{self, Change, Command, News, NextHop, Reason, State, Target, VlanDevice};
+use xlvs_datapath::xdp::Mode;
 use xlvs_model::ServiceKey;
 use xlvs_model::spec::Method;
 
@@ -205,6 +206,10 @@ pub fn follow(daemon: Rc<Daemon>) -> anyhow::Result<impl Future<Output = anyhow:
 }
 
 fn know_devices(daemon: &Daemon, devices: &[VlanDevice]) {
+    if daemon.options.mode() == Mode::Tc {
+        // The kernel takes tags off before, and puts them on where a packet leaves by a device.
+        return;
+    }
     let left_out = daemon.engine.borrow().set_vlan_devices(devices);
     if left_out > 0 {
         tracing::error!(

@@ -33,15 +33,16 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use xlvs_datapath::engine::Engine;
 use xlvs_datapath::fragments::Tally;
-use xlvs_datapath::xdp::{Mode, Xdp};
+use xlvs_datapath::xdp::{Mode, Place, Xdp};
 use xlvs_model::Config;
-use xlvs_model::config::{CONNS, SERVERS, SERVICES, Sizes};
+use xlvs_model::config::{CONNS, Hook, SERVERS, SERVICES, Sizes};
 
 use crate::paths::Paths;
 use checks::Checks;
@@ -57,7 +58,11 @@ pub struct Options {
     /// An interface that carries balanced traffic; name each (clients' and servers' side). Those of the file do not count then.
     #[arg(long = "interface", short = 'i', required_unless_present = "config")]
     pub interfaces: Vec<String>,
-    /// How the program is attached.
+    /// Where the program is attached, xdp unless told: where frames come out of the driver, or behind that, at tc's ingress, the better
+    /// place where the driver has no native XDP.
+    #[arg(long, value_parser = hook())]
+    pub hook: Option<Hook>,
+    /// How the program is attached at the XDP hook.
     #[arg(long, value_enum, default_value = "auto")]
     pub xdp_mode: XdpMode,
     /// Connections, 1048576 unless told. The table refuses hardly any up to there (about one in a million); a few in a thousand from
@@ -86,6 +91,11 @@ fn bounds(range: RangeInclusive<u32>) -> RangeInclusive<i64> {
 }
 
 impl Options {
+    /// Where the program is attached, and how.
+    fn mode(&self) -> Mode {
+        if self.hook == Some(Hook::Tc) { Mode::Tc } else { self.xdp_mode.into() }
+    }
+
     /// What the command line leaves open is as the file says.
     fn complete(mut self, config: &Config) -> anyhow::Result<Self> {
         let Sizes { max_conns, max_conns_v6, max_services, max_servers } = config.sizes;
@@ -93,6 +103,10 @@ impl Options {
         self.max_conns_v6 = self.max_conns_v6.or(max_conns_v6);
         self.max_services = self.max_services.or(max_services);
         self.max_servers = self.max_servers.or(max_servers);
+        self.hook = self.hook.or(config.hook);
+        if self.hook == Some(Hook::Tc) && self.xdp_mode != XdpMode::Auto {
+            bail!("--xdp-mode says how to attach at the XDP hook; leave it out, or say --hook xdp");
+        }
         if self.interfaces.is_empty() {
             self.interfaces.clone_from(&config.interfaces);
         }
@@ -103,8 +117,12 @@ impl Options {
     }
 }
 
+fn hook() -> impl TypedValueParser<Value = Hook> {
+    PossibleValuesParser::new(["xdp", "tc"]).map(|word| if word == "tc" { Hook::Tc } else { Hook::Xdp })
+}
+
 /// See [`Mode`].
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum XdpMode {
     /// Native where the driver can, else generic with a warning.
     Auto,
@@ -133,8 +151,8 @@ pub struct Daemon {
     xdp: RefCell<Xdp>,
     hops: hops::Hops,
     path: path::Path,
-    /// Whether each interface's driver runs the program itself.
-    native: RefCell<HashMap<String, bool>>,
+    /// Where the program runs on each interface.
+    places: RefCell<HashMap<String, Place>>,
     /// What became of fragments, and of packets to be cut.
     fragments: Cell<Tally>,
     /// What was done.

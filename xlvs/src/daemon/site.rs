@@ -58,6 +58,7 @@ impl Site {
         }
         self.policy = Config {
             interfaces: config.interfaces.clone(),
+            hook: config.hook,
             sizes: config.sizes,
             http: config.http.clone(),
             pools: config.pools.clone(),
@@ -69,7 +70,7 @@ impl Site {
 /// All that has been said and not taken back, by files and commands.
 pub fn stated(daemon: &Daemon) -> Config {
     let site = daemon.site.borrow();
-    let Config { interfaces, sizes, http, pools, .. } = site.policy.clone();
+    let Config { interfaces, hook, sizes, http, pools, .. } = site.policy.clone();
     let model = daemon.checks.keeper.borrow().stated(daemon.engine.borrow().model());
-    Config { interfaces, sizes, http, pools, model }.pruned()
+    Config { interfaces, hook, sizes, http, pools, model }.pruned()
 }

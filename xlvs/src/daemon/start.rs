@@ -11,7 +11,8 @@ use nix::net::if_::if_nametoindex;
 use xlvs_datapath::engine::Engine;
 use xlvs_datapath::journal::{ABI_VERSION, Head, Journal, Line};
 use xlvs_datapath::tables::Sizes;
-use xlvs_datapath::xdp::{Pins, Xdp};
+use xlvs_datapath::xdp::{Mode, Pins, Place, Xdp};
+use xlvs_model::config::Hook;
 
 use super::checks::Checks;
 use super::events::Events;
@@ -34,7 +35,7 @@ pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<(Daemon
     let sizes = sizes(&options, earlier.as_ref().map(|(head, _)| head.sizes));
     let fresh = earlier.is_none();
     match load_and_attach(&options, &pins, sizes) {
-        Ok((xdp, native)) => {
+        Ok((xdp, places)) => {
             let engine = engine(&options, &xdp, earlier, sizes)?;
             warn_about_forwarding(&options);
             let site = Site::resume(&options, fixed_interfaces, !fresh);
@@ -47,17 +48,15 @@ pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<(Daemon
                 xdp: xdp.into(),
                 hops: hops::Hops::default(),
                 path: super::path::Path::default(),
-                native: native.into(),
+                places: places.into(),
                 fragments: Cell::default(),
                 work: Work::default(),
                 events: Events::default(),
                 tracing: Cell::new(false),
                 began: Instant::now(),
             };
-            for (interface, native) in &*daemon.native.borrow() {
-                daemon
-                    .events
-                    .tell(Happening::InterfaceAttached { interface: interface.clone(), native: *native });
+            for (interface, place) in &*daemon.places.borrow() {
+                daemon.events.tell(Happening::attached(interface, *place));
             }
             Ok((daemon, Some(pins).filter(|_| fresh)))
         }
@@ -114,37 +113,45 @@ fn load_and_attach(
     options: &Options,
     pins: &Pins,
     sizes: Sizes,
-) -> anyhow::Result<(Xdp, HashMap<String, bool>)> {
+) -> anyhow::Result<(Xdp, HashMap<String, Place>)> {
     let mut xdp = Xdp::load(pins.clone(), sizes, random_seed()?)?;
-    let mut native = HashMap::new();
+    if options.mode() == Mode::Tc {
+        xdp.load_for_tc()?;
+    }
+    let mut places = HashMap::new();
     for interface in &options.interfaces {
-        native.insert(interface.clone(), attach(&mut xdp, interface, options)?);
+        places.insert(interface.clone(), attach(&mut xdp, interface, options)?);
     }
     for interface in xdp.detach_others(&options.interfaces)? {
         tracing::info!(%interface, "detached: it is not named any more");
     }
     // An older daemon may have been killed while it traced; its programs have all been replaced now.
     xdp.pins().forget_trace()?;
-    Ok((xdp, native))
+    if xdp.hook() == Hook::Xdp {
+        xdp.pins().forget_tc()?;
+    }
+    Ok((xdp, places))
 }
 
-/// Attaches to one interface and says how; `true`: in the driver.
-pub fn attach(xdp: &mut Xdp, interface: &str, options: &Options) -> anyhow::Result<bool> {
-    if is_vlan_device(interface) {
+/// Attaches to one interface and says how.
+pub fn attach(xdp: &mut Xdp, interface: &str, options: &Options) -> anyhow::Result<Place> {
+    let mode = options.mode();
+    if mode != Mode::Tc && is_vlan_device(interface) {
         tracing::warn!(
             %interface,
             "a VLAN device has no native XDP; name the interface below it instead: the director takes VLAN tags off and puts them on by itself"
         );
     }
-    let native = xdp.attach(interface, options.xdp_mode.into())?;
-    if native {
-        tracing::info!(%interface, "attached");
-    } else if matches!(options.xdp_mode, super::XdpMode::Auto) {
-        tracing::warn!(%interface, "attached in generic mode: the driver has no native XDP; expect a fraction of the speed");
-    } else {
-        tracing::info!(%interface, "attached in generic mode");
+    let place = xdp.attach(interface, mode)?;
+    match place {
+        Place::Native => tracing::info!(%interface, "attached"),
+        Place::Tc => tracing::info!(%interface, "attached at the tc hook"),
+        Place::Generic if mode == Mode::Auto => {
+            tracing::warn!(%interface, "attached in generic mode: the driver has no native XDP; expect a fraction of the speed, and see `--hook tc`");
+        }
+        Place::Generic => tracing::info!(%interface, "attached in generic mode"),
     }
-    Ok(native)
+    Ok(place)
 }
 
 fn is_vlan_device(interface: &str) -> bool {

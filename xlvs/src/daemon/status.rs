@@ -6,7 +6,7 @@ use xlvs_datapath::engine::Engine;
 use xlvs_datapath::fragments::Tally;
 use xlvs_datapath::roster::Lane;
 use xlvs_datapath::tables::Tables;
-use xlvs_datapath::xdp::Presence;
+use xlvs_datapath::xdp::{Place, Presence};
 
 use super::Daemon;
 use crate::overview::{
@@ -49,12 +49,14 @@ fn seen_now(daemon: &Daemon) -> Overview {
 }
 
 fn interface(daemon: &Daemon, name: &str) -> Interface {
-    let native = daemon.native.borrow().get(name).copied().unwrap_or_default();
-    let state = match (daemon.xdp.borrow().presence(name), native) {
-        (Presence::Attached, true) => InterfaceState::Native,
-        (Presence::Attached, false) => InterfaceState::Generic,
-        (Presence::Gone, _) => InterfaceState::Gone,
-        (Presence::Returned, _) => InterfaceState::Detached,
+    let state = match daemon.xdp.borrow().presence(name) {
+        Presence::Attached => match daemon.places.borrow().get(name) {
+            Some(Place::Native) => InterfaceState::Native,
+            Some(Place::Tc) => InterfaceState::Tc,
+            Some(Place::Generic) | None => InterfaceState::Generic,
+        },
+        Presence::Gone => InterfaceState::Gone,
+        Presence::Returned => InterfaceState::Detached,
     };
     Interface { name: name.to_owned(), state }
 }

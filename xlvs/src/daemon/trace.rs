@@ -70,13 +70,13 @@ pub fn end(daemon: &Daemon) {
 
 /// The verifier takes its time, during which the daemon has other things to do.
 async fn load(daemon: &Daemon, wanted: Wanted) -> anyhow::Result<(Tracer, AsyncFd<Ring>)> {
-    let (pins, sizes) = {
+    let (pins, sizes, hook) = {
         let xdp = daemon.xdp.borrow();
-        (xdp.pins().clone(), xdp.tables().sizes)
+        (xdp.pins().clone(), xdp.tables().sizes, xdp.hook())
     };
     let Wanted { clients, every, .. } = wanted;
     let mut tracer =
-        tokio::task::spawn_blocking(move || Tracer::load(&pins, &sizes, clients, every)).await??;
+        tokio::task::spawn_blocking(move || Tracer::load(&pins, &sizes, hook, clients, every)).await??;
     let ring = tracer.take_ring().context("the object has no ring")?;
     // SAFETY: the ring owns its descriptor, which stays open and the same for as long as the ring lives.
     let ring = unsafe { AsyncFd::register(ring) }?;

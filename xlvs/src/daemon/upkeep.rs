@@ -207,9 +207,9 @@ fn watch_interfaces(daemon: &Daemon) {
                 }
             }
             Presence::Returned => match start::attach(&mut xdp, interface, &daemon.options) {
-                Ok(native) => {
-                    daemon.native.borrow_mut().insert(interface.clone(), native);
-                    daemon.events.tell(Happening::InterfaceAttached { interface: interface.clone(), native });
+                Ok(place) => {
+                    daemon.places.borrow_mut().insert(interface.clone(), place);
+                    daemon.events.tell(Happening::attached(interface, place));
                     tracing::warn!(%interface, "the interface came back");
                 }
                 Err(why) => {

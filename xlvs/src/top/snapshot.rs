@@ -93,6 +93,7 @@ fn head(overview: &Overview) -> Vec<String> {
         let state = match interface.state {
             InterfaceState::Native => "native",
             InterfaceState::Generic => "generic",
+            InterfaceState::Tc => "tc",
             InterfaceState::Gone => "gone",
             InterfaceState::Detached => "not attached",
         };

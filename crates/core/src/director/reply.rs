@@ -32,7 +32,7 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
         // The way may leave by one.
         return None;
     }
-    let route = F::route(packet, env, &flow.net, env.ingress(), virt.to, flow.net.len).ok()?;
+    let route = F::route(packet, env, &flow.net, env.ingress(), virt.to, packet.judged(flow.net.len)).ok()?;
     let Route::Via { .. } = route else { return None };
     if flow.is_unsummed() {
         return None;
@@ -170,7 +170,8 @@ fn send_to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
     let virt = &*by_reference(virt);
     let mut pieces = packet.largest_fragment();
     let from = vlan::came_by(env);
-    let mut route = F::route(packet, env, &flow.net, from, virt.to, F::judged(flow.net.len, pieces));
+    let mut route =
+        F::route(packet, env, &flow.net, from, virt.to, F::judged(packet.judged(flow.net.len), pieces));
     if let Err(Hindrance::MayBeCut { mtu }) = route {
         pieces = forward::pieces(mtu, pieces);
         // Of no length, it is not too long: what is asked for is the way.

@@ -376,7 +376,7 @@ fn bypass<F: Family<K>, P: Packet, E: Env, const K: usize>(
     flow: &Flow<'_, F, K>,
 ) -> Result<Verdict, DropReason> {
     let net = &flow.net;
-    match F::route(packet, env, net, vlan::came_by(env), net.src, net.len) {
+    match F::route(packet, env, net, vlan::came_by(env), net.src, packet.judged(net.len)) {
         Ok(route @ Route::Via { .. }) if packet.largest_fragment() == 0 => {
             forward::to_destination::<F, P, E, K>(packet, env, net, &route)
         }

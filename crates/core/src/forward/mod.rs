@@ -70,6 +70,10 @@ pub fn to_server_at_once<F: Family<K>, P: Packet, E: Env, const K: usize>(
     entry: Entry,
     hop: &Onward,
 ) -> Result<Verdict, DropReason> {
+    if P::KEEPS_NOTES {
+        // The kernel moves no end of a packet in a tunnel.
+        return to_server::<F, P, E, K>(packet, env, net, server, entry, hop);
+    }
     let padding = padding(packet, net.len);
     let verdict = rewrite_to_server::<F, P, E, K>(packet, env, net, server, entry, hop)?;
     cut(packet, padding)?;

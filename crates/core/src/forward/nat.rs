@@ -10,6 +10,7 @@ use crate::sctp::crc;
 use crate::unaligned::{load16, store16};
 use crate::verdict::DropReason;
 use crate::wire::{Icmp, Sctp, Tcp, Udp, ip_protocol};
+use core::mem::offset_of;
 
 /// Which end of the packet is rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,20 +64,27 @@ pub fn translate_port<P: Packet>(
             End::Destination => &mut tcp.dst,
             End::Source => &mut tcp.src,
         };
-        let changed = changed.replace16(load16(place).to_ne_bytes(), port);
+        let old = load16(place).to_ne_bytes();
         store16(place, u16::from_ne_bytes(port));
-        changed.apply_to(&mut tcp.checksum);
+        if P::KEEPS_NOTES {
+            return fit_by_note(packet, l4 + offset_of!(Tcp, checksum), changed, [old, port], false);
+        }
+        changed.replace16(old, port).apply_to(&mut tcp.checksum);
     } else if protocol == ip_protocol::UDP {
         let Some(udp) = packet.header_mut::<Udp>(l4) else { return Err(DropReason::Malformed) };
         let place = match end {
             End::Destination => &mut udp.dst,
             End::Source => &mut udp.src,
         };
-        let changed = changed.replace16(load16(place).to_ne_bytes(), port);
+        let old = load16(place).to_ne_bytes();
         store16(place, u16::from_ne_bytes(port));
+        if P::KEEPS_NOTES {
+            return fit_by_note(packet, l4 + offset_of!(Udp, checksum), changed, [old, port], true);
+        }
         let checksum = load16(&udp.checksum).to_ne_bytes();
         if checksum != [0, 0] {
-            store16(&mut udp.checksum, u16::from_ne_bytes(summed(changed.apply(checksum))));
+            let checksum = summed(changed.replace16(old, port).apply(checksum));
+            store16(&mut udp.checksum, u16::from_ne_bytes(checksum));
         }
     } else if protocol == ip_protocol::SCTP {
         let Some(sctp) = packet.header_mut::<Sctp>(l4) else { return Err(DropReason::Malformed) };
@@ -88,6 +96,19 @@ pub fn translate_port<P: Packet>(
     }
     // IPsec has no ports.
     Ok(())
+}
+
+/// Fits a transport checksum that may be left to the device: of such a one ports are no part.
+#[inline(always)]
+fn fit_by_note<P: Packet>(
+    packet: &mut P,
+    at: usize,
+    changed: Update,
+    [old, port]: [[u8; 2]; 2],
+    is_optional: bool,
+) -> Result<(), DropReason> {
+    let ported = Update::NONE.replace16(old, port);
+    if packet.fit_checksum(at, changed, ported, is_optional) { Ok(()) } else { Err(DropReason::Malformed) }
 }
 
 /// What a packet that was translated still lacks, as far as it is not updated but made anew.
@@ -111,6 +132,9 @@ pub fn finish<F: Family<K>, P: Packet, E: Env, const K: usize>(
         return Err(DropReason::Malformed);
     };
     if net.protocol == ip_protocol::SCTP && unfinished.is_ported {
+        if P::KEEPS_NOTES && packet.is_left_to_device() {
+            return Ok(());
+        }
         crc::fit(packet, env, net.l4, length)
     } else if unfinished.is_unsummed {
         let Some(pseudo) = F::pseudo_header_in(packet, length as u16, net.protocol) else {

@@ -4,11 +4,12 @@
 //! The outer time to live is the inner one after it was lowered, DSCP is copied, and "don't fragment" too, unless `pmtu_disc` is off.
 
 use super::Hindrance;
-use crate::checksum::{self, Sum};
+use crate::checksum::Sum;
 use crate::env::Env;
 use crate::method::{Method, TunnelType};
-use crate::packet::Packet;
+use crate::packet::{Outer, Packet, Within};
 use crate::parse::{FARTHEST_L4, L3, Word};
+use crate::segments::{self, Inside};
 use crate::server::{Server, flag};
 use crate::verdict::DropReason;
 use crate::wire::{Gre, GreSum, Gue, Ipv4, Ipv6, Udp, ethertype, ip_protocol};
@@ -69,6 +70,19 @@ impl Shape {
     #[inline(always)]
     const fn outer(self) -> u16 {
         if self.outer_v6 { Ipv6::LEN as u16 } else { Ipv4::LEN as u16 }
+    }
+
+    #[inline(always)]
+    const fn headers(self) -> Outer {
+        let within = if self.is(TunnelType::Gue) {
+            Within::Udp
+        } else if self.is(TunnelType::Gre) {
+            Within::Gre
+        } else {
+            Within::Ip
+        };
+        let len = (self.outer() + self.between()) as usize;
+        Outer { len, is_v6: self.outer_v6, within, is_summed: self.between() != 0 && self.summed }
     }
 
     #[inline(always)]
@@ -145,7 +159,8 @@ pub fn wrap<P: Packet, E: Env>(
         };
     }
     let outer = if shape.outer_v6 { Ipv6::LEN } else { Ipv4::LEN };
-    if !packet.grow_head(outer) {
+    let room = Outer { len: outer, is_v6: shape.outer_v6, within: Within::Ip, is_summed: false };
+    if !packet.grow_head_for(room) {
         return Err(DropReason::NoHeadroom);
     }
     if shape.outer_v6 {
@@ -188,7 +203,7 @@ fn wrap_any<P: Packet, E: Env>(
     let shape = Shape::of(server.flags());
     let source_port = if shape.is(TunnelType::Gue) { source_port(packet, inner.flow, l4) } else { [0, 0] };
     let between = shape.between();
-    if !packet.grow_head((shape.outer() + between) as usize) {
+    if !packet.grow_head_for(shape.headers()) {
         return Err(DropReason::NoHeadroom);
     }
     let payload = between.wrapping_add(inner.length);
@@ -292,7 +307,7 @@ fn gre<P: Packet, E: Env>(packet: &mut P, env: &E, shape: Shape, inner: &Inner) 
     let mut header =
         GreSum { flags: [0x80, 0], kind: kind.to_be_bytes(), checksum: [0, 0], reserved: [0, 0] };
     put(packet, at, header)?;
-    let sum = sum(packet, env, at, GreSum::LEN as u16 + inner.length, Sum::ZERO)?;
+    let sum = sum(packet, env, at, GreSum::LEN, inner, Sum::ZERO)?;
     header.checksum = sum.checksum();
     put(packet, at, header)
 }
@@ -316,7 +331,7 @@ fn gue<P: Packet, E: Env>(
         return Ok(());
     }
     let pseudo = pseudo_header(server, shape).add16([0, ip_protocol::UDP]).add16(length.to_be_bytes());
-    udp.checksum = match sum(packet, env, at, length, pseudo)?.checksum() {
+    udp.checksum = match sum(packet, env, at, Udp::LEN + Gue::LEN, inner, pseudo)?.checksum() {
         [0, 0] => [0xff, 0xff],
         checksum => checksum,
     };
@@ -331,13 +346,17 @@ fn pseudo_header(server: &Server, shape: Shape) -> Sum {
     Sum::ZERO.add_v6(server.source()).add_v6(server.addr())
 }
 
+/// The sum of so many bytes of headers and of the packet inside, which follows them.
 #[inline(always)]
 fn sum<P: Packet, E: Env>(
     packet: &mut P,
     env: &E,
     at: usize,
-    length: u16,
+    headers: usize,
+    inner: &Inner,
     start: Sum,
 ) -> Result<Sum, DropReason> {
-    checksum::sum_packed(packet, env, at, length as usize, start).ok_or(DropReason::Malformed)
+    let inside = Inside { at: at + headers, is_v6: inner.protocol == ip_protocol::IPV6 };
+    segments::sum_with(packet, env, at, headers + inner.length as usize, inside, start)
+        .ok_or(DropReason::Malformed)
 }

@@ -18,7 +18,7 @@ use crate::wire::{Ipv4, ip_protocol};
 #[inline(always)]
 pub fn fits<P: Packet>(packet: &P, net: &Net<[u8; 4]>, flags: u16, mtu: u16, method: u8) -> bool {
     let Some(ip) = packet.header::<Ipv4>(L3) else { return false };
-    (ip.ttl > 1) & tunnel::leaves_room(flags, mtu, method, net.len)
+    (ip.ttl > 1) & tunnel::leaves_room(flags, mtu, method, packet.judged(net.len))
 }
 
 /// See [`crate::family::Family::prepare`].
@@ -34,7 +34,7 @@ pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onw
     }
     let room = if method == Method::Tunnel as u8 { tunnel::room(flags, hop.mtu) } else { Some(hop.mtu) };
     let Some(room) = room else { return Err(DropReason::TooBig.into()) };
-    if ip.packet_len() > room {
+    if packet.judged(ip.packet_len()) > room {
         if ip.dont_fragment() && !tunnel::cuts_outside(flags, method) {
             return Err(Hindrance::TooBig { mtu: room });
         }

@@ -17,7 +17,7 @@ use crate::wire::{AddrV6, Ipv6, ip_protocol};
 #[inline(always)]
 pub fn fits<P: Packet>(packet: &P, net: &Net<AddrV6>, flags: u16, mtu: u16, method: u8) -> bool {
     let Some(ip) = packet.header::<Ipv6>(L3) else { return false };
-    (ip.hop_limit > 1) & tunnel::leaves_room(flags, mtu, method, net.len)
+    (ip.hop_limit > 1) & tunnel::leaves_room(flags, mtu, method, packet.judged(net.len))
 }
 
 /// See [`crate::family::Family::prepare`]. IPv6 packets are never fragmented on their way; those that were put together are judged
@@ -34,7 +34,7 @@ pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onw
     }
     let room = if method == Method::Tunnel as u8 { tunnel::room(flags, hop.mtu) } else { Some(hop.mtu) };
     let Some(room) = room else { return Err(DropReason::TooBig.into()) };
-    if ip.packet_len() > room {
+    if packet.judged(ip.packet_len()) > room {
         let largest = packet.largest_fragment();
         if largest == 0 || largest > room {
             return Err(Hindrance::TooBig { mtu: room });

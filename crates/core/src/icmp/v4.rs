@@ -1,11 +1,12 @@
 //! ICMP errors (RFC 792, RFC 1812 4.3.2.3).
 
 use super::{Complaint, What};
-use crate::checksum::{Sum, ipv4_header_sum, sum_packed};
+use crate::checksum::{Sum, ipv4_header_sum};
 use crate::env::Env;
 use crate::forward::tunnel::fresh_id;
 use crate::packet::Packet;
 use crate::parse::L3;
+use crate::segments::{self, Inside};
 use crate::wire::{Ethernet, Icmp, Ipv4, ip_protocol};
 
 /// A whole error is no longer than this (RFC 1812).
@@ -86,7 +87,8 @@ pub fn quote<P: Packet, E: Env>(
     *packet.header_mut::<Ipv4>(L3)? = ip;
     icmp.checksum = [0, 0];
     let head = Sum::ZERO.add16([icmp.kind, icmp.code]).add32(icmp.rest);
-    icmp.checksum = sum_packed(packet, env, L3 + HEADERS, quoted, head)?.checksum();
+    let inside = Inside { at: L3 + HEADERS, is_v6: false };
+    icmp.checksum = segments::sum_with(packet, env, L3 + HEADERS, quoted, inside, head)?.checksum();
     *packet.header_mut::<Icmp>(L3 + Ipv4::LEN)? = icmp;
     Some(())
 }

@@ -1,10 +1,11 @@
 //! ICMPv6 errors (RFC 4443).
 
 use super::{Complaint, What};
-use crate::checksum::{Sum, sum_packed};
+use crate::checksum::Sum;
 use crate::env::Env;
 use crate::packet::Packet;
 use crate::parse::L3;
+use crate::segments::{self, Inside};
 use crate::wire::{AddrV6, Ethernet, Icmp, Ipv6, ip_protocol};
 
 /// A whole error is no longer than the smallest MTU (RFC 4443, 2.4).
@@ -64,7 +65,8 @@ pub fn answer<P: Packet, E: Env>(
         .add16([0, ip_protocol::ICMPV6])
         .add_v6(source)
         .add_v6(asked);
-    icmp.checksum = sum_packed(packet, env, L3 + HEADERS, quoted, head)?.checksum();
+    let inside = Inside { at: L3 + HEADERS, is_v6: true };
+    icmp.checksum = segments::sum_with(packet, env, L3 + HEADERS, quoted, inside, head)?.checksum();
     *packet.header_mut::<Icmp>(L3 + Ipv6::LEN)? = icmp;
     Some(())
 }

@@ -14,6 +14,22 @@ use crate::spec::{Family, Timeouts};
 use crate::state::Model;
 use crate::tunables::Tunable;
 
+/// Where on its interfaces a director is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hook {
+    /// Where frames come out of the driver.
+    #[default]
+    Xdp,
+    /// Behind that, on socket buffers: the better place where the driver has no native XDP.
+    Tc,
+}
+
+pub(super) const HOOKS: [(&str, Hook); 2] = [("xdp", Hook::Xdp), ("tc", Hook::Tc)];
+
+pub(super) fn hook(file: &Section<'_>) -> Option<Hook> {
+    file.get("hook")?.word("hook", &HOOKS)
+}
+
 /// Sizes of the tables that a director is started with; `None`: as the command line or the default says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {

@@ -26,7 +26,7 @@ use crate::spec::ServiceKey;
 use crate::state::Model;
 use crate::watch::Pool;
 
-pub use globals::{CONNS, SERVERS, SERVICES, Sizes};
+pub use globals::{CONNS, Hook, SERVERS, SERVICES, Sizes};
 pub use http::Http;
 pub use mistake::{Mistake, Mistakes};
 pub use server::OF_SERVERS;
@@ -39,6 +39,8 @@ use section::Section;
 pub struct Config {
     /// Interfaces that carry balanced traffic.
     pub interfaces: Vec<String>,
+    /// Where the director is attached there, for one that starts; `None`: as the command line or the default says.
+    pub hook: Option<Hook>,
     /// Sizes of the tables, for a director that starts.
     pub sizes: Sizes,
     /// What is served over HTTP, for a director that starts.
@@ -52,6 +54,7 @@ pub struct Config {
 /// Tables and lists of the file's outermost level.
 const KEYS: &[&str] = &[
     "interfaces",
+    "hook",
     "tables",
     "http",
     "timeouts",
@@ -83,6 +86,7 @@ impl Config {
 
     fn fill(&mut self, file: &Section<'_>) {
         self.interfaces = globals::interfaces(file);
+        self.hook = globals::hook(file);
         self.sizes = globals::sizes(file);
         self.http = http::read(file);
         globals::timeouts(file, &mut self.model);

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use super::globals::HOOKS;
 use super::words::{quoted, time};
 use super::{Config, Http};
 use crate::marks::MarkRule;
@@ -23,6 +24,8 @@ impl Config {
         if !self.interfaces.is_empty() {
             line(&mut text, "interfaces", list(self.interfaces.iter().map(|name| quoted(name))));
         }
+        let hook = HOOKS.iter().find(|(_, hook)| self.hook == Some(*hook));
+        hook.into_iter().for_each(|(name, _)| line(&mut text, "hook", quoted(name)));
         self.write_globals(&mut text);
         self.model.marks().iter().for_each(|rule| write_mark(&mut text, rule));
         let none = Pool::default();

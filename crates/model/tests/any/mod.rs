@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
-use xlvs_model::config::{Config, Http, Sizes};
+use xlvs_model::config::{Config, Hook, Http, Sizes};
 use xlvs_model::spec::{Method, Protocol, Scheduler, TunnelChecksum, TunnelType};
 use xlvs_model::watch::{
     AgentSpec, CheckKind, CheckSpec, Command, DnsSpec, HttpSpec, OnFailure, Pool, Record, SmtpSpec, Timing,
@@ -21,16 +21,16 @@ use xlvs_model::{
 pub fn any_config() -> impl Strategy<Value = Config> {
     let services = btree_map(any_key(), any_service(), 0..5);
     let globals = (
-        option::of(Just("eth0".to_owned())),
+        (option::of(Just("eth0".to_owned())), option::of(prop_oneof![Just(Hook::Xdp), Just(Hook::Tc)])),
         (any_sizes(), any_serving()),
         (1..2000_u32, 1..300_u32, 1..400_u32),
         0..4_u32,
         vec(any_mark(), 0..3),
     );
     (services, globals).prop_map(
-        |(services, (interface, (sizes, http), (tcp, tcp_fin, udp), drop_entry, marks))| {
+        |(services, ((interface, hook), (sizes, http), (tcp, tcp_fin, udp), drop_entry, marks))| {
             let interfaces = interface.into_iter().collect();
-            let mut config = Config { interfaces, sizes, http, ..Config::default() };
+            let mut config = Config { interfaces, hook, sizes, http, ..Config::default() };
             let mut apply = |change: Change| config.model.apply(&change).is_ok();
             apply(Change::SetTimeouts(Timeouts { tcp, tcp_fin, udp }));
             apply(Change::Tune(Tunable::DropEntry, drop_entry));

@@ -76,6 +76,7 @@ fn daemon(out: &mut Exposition, overview: &Overview, began: SystemTime) {
         let (mode, is_on) = match interface.state {
             InterfaceState::Native => ("native", 1),
             InterfaceState::Generic => ("generic", 1),
+            InterfaceState::Tc => ("tc", 1),
             InterfaceState::Gone | InterfaceState::Detached => ("none", 0),
         };
         attached.sample(&[("interface", &interface.name), ("mode", mode)], is_on);
