@@ -290,6 +290,19 @@ impl Lab {
         answer_past_director(&server.netns, layout)
     }
 
+    /// Gives all hosts of two networks back what their devices do for them: checksums, segments, and joining these again.
+    pub fn switch_offloads_on(&self) -> Result<()> {
+        let ends = [(&self.client, ["c0", "c1"].as_slice()), (&self.director, &["l0", "l1"])];
+        let servers = self.servers.iter().map(|server| (&server.netns, ["e0"].as_slice()));
+        for (host, devices) in ends.into_iter().chain(servers) {
+            for device in devices {
+                host.ethtool(device, "tx on tso on gro on")?;
+                self.switch.ethtool(&port_of(host, device), "tx on tso on gro on")?;
+            }
+        }
+        Ok(())
+    }
+
     fn connect_by_bridge(&self, bridge: &str) -> Result<()> {
         self.switch
             .ip(&[format!("link add {bridge} type bridge mcast_snooping 0"), format!("link set {bridge} up")])

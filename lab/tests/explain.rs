@@ -3,12 +3,12 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Lines, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use common::{Method, all, eventually, serve, with_director};
+use common::{Method, all, directed_by, eventually, serve, with_director};
 use serde_json::{Value, json};
 use xlvs_lab::client::ask_again;
 use xlvs_lab::{Director, Lab, Layout, NameServer};
@@ -143,50 +143,16 @@ fn persistence_and_full_servers_are_told() -> Result<()> {
 #[test]
 fn a_clients_packets_are_told_step_by_step_and_its_connections_go_on() -> Result<()> {
     with_director(Layout::TwoNetwork, 2, |lab, director| {
-        let _names = NameServer::on_all(lab, ASK)?;
-        let [nat, tun] = [0, 1].map(|number| SocketAddr::new(lab.vip(number).into(), ASK));
-        let six = SocketAddr::new(lab.layout().vip6(0).into(), ASK);
-        serve(lab, director, ("-t", nat), "rr", &all(lab, Method::Nat))?;
-        serve(lab, director, ("-t", tun), "rr", &all(lab, Method::Tun))?;
-        director.must(&format!("-A -t {six} -s rr"))?;
-        director.must(&format!("-a -t {six} -r [{}]:{ASK} -m", lab.layout().server6(1)))?;
-        let from = |port| SocketAddr::new(lab.layout().client(1).into(), port);
-        let mut stream = lab.client().connect(from(40_000), nat)?;
-        let who = ask_again(&mut stream)?;
-
-        let mut trace = Trace::of(director, &format!("{}/32", lab.layout().client(1)))?;
+        let mut watched = Watched::begin(lab, director)?;
         let reply = director.command("trace", &["--from", "10.0.0.0/24", "--count", "1"])?;
         ensure!(reply.code == Some(1) && reply.err.contains("one trace at a time"), "{reply:?}");
-
-        ensure!(ask_again(&mut stream)? == who, "the connection goes on");
-        let server = lab.servers.iter().find(|server| server.name == who).context("a server answered")?;
-        let told = trace.find("a request of a known connection", |told| goes(told, from(40_000), nat))?;
-        ensure!(steps(&told) == ["connection"] && told["fate"] == "forward", "{told:#}");
-        ensure!(told["steps"][0]["connection"]["state"] == "ESTABLISHED", "{told:#}");
-        ensure!(has(&told["leaves"], &format!("> {}:{ASK}", server.address)), "{told:#}");
-        let told =
-            trace.find("a reply", |told| has(&told["packet"], &format!("{}:{ASK} >", server.address)))?;
-        ensure!(steps(&told).contains(&"connection".to_owned()), "{told:#}");
-        ensure!(has(&told["leaves"], &format!("{nat} > {}", from(40_000))), "{told:#}");
-
-        for (vip, wrapped) in [(nat, ""), (tun, "IP in IP")] {
-            drop(lab.client().connect(from(40_001), vip)?);
-            let told = trace.find("a new connection", |told| {
-                goes(told, from(40_001), vip) && has(&told["packet"], "SYN")
-            })?;
-            let way = ["stage", "no-connection", "service", "scheduled", "opened"];
-            ensure!(steps(&told) == way && has(&told["leaves"], wrapped), "{told:#}");
-            ensure!(told["steps"][4]["connection"]["state"] == "SYN_RECV", "{told:#}");
-        }
-        let nobody = SocketAddr::new(nat.ip(), ASK + 1);
-        ensure!(lab.client().connect(from(40_002), nobody).is_err(), "nobody serves {nobody}");
-        let told = trace.find("what is not forwarded", |told| goes(told, from(40_002), nobody))?;
-        ensure!(told["fate"] == "pass" && told["reason"] == "no_service", "{told:#}");
-
+        watched.each_step_is_told(lab)?;
+        let Watched { trace, mut client, .. } = watched;
         drop(trace);
         eventually("the programs that tell are gone", || Ok(!telling(director)?))?;
-        ensure!(ask_again(&mut stream)? == who, "the connection goes on");
+        client.goes_on()?;
 
+        let six = SocketAddr::new(lab.layout().vip6(0).into(), ASK);
         let client6 = lab.layout().client6(1);
         let mut trace = Trace::of(director, &format!("{client6}/128"))?;
         lab.client().ask(six)?;
@@ -194,30 +160,124 @@ fn a_clients_packets_are_told_step_by_step_and_its_connections_go_on() -> Result
         ensure!(steps(&told).contains(&"opened".to_owned()), "{told:#}");
         drop(trace);
         eventually("the programs that tell are gone", || Ok(!telling(director)?))?;
+        client.goes_on()?;
 
         let reply = director.command("trace", &["--from", "192.0.2.7", "--for", "1"])?;
         ensure!(reply.code == Some(0) && reply.out.is_empty(), "nobody has that address: {reply:?}");
         ensure!(!telling(director)?, "the programs that tell are gone");
+        client.goes_on()?;
 
         let ask = "curl -sS --unix-socket run/api.sock -X POST 'http://xlvs/api/v1/trace?from=192.0.2.7/32&seconds=1'";
         let reply = director.shell(ask)?;
         ensure!(reply.out == "{\"packets\":[],\"missed\":0}", "nobody has that address: {reply:?}");
+        client.goes_on()?;
 
-        let mut trace = Trace::of(director, "10.0.0.0/8")?;
-        director.kill9()?;
-        ensure!(ask_again(&mut stream)? == who, "packets are forwarded without a daemon");
-        ensure!(telling(director)? && trace.find("nothing", |_| true).is_err());
-        director.restart()?;
-        ensure!(!telling(director)?, "the new daemon has put its programs there");
-        ensure!(ask_again(&mut stream)? == who, "the connection goes on");
-        Ok(())
+        let trace = Trace::of(director, "10.0.0.0/8")?;
+        goes_on_without_the_daemon(director, trace, &mut client)
     })
+}
+
+#[test]
+fn they_are_told_at_the_tc_hook_too() -> Result<()> {
+    let lab = Lab::two_network(2)?;
+    let director = Director::prepare(&lab, &xlvs_lab::director::binary()?)?.with_options(&["--hook", "tc"]);
+    directed_by(director, &lab, |lab, director| {
+        let mut watched = Watched::begin(lab, director)?;
+        watched.each_step_is_told(lab)?;
+        let Watched { trace, mut client, .. } = watched;
+        goes_on_without_the_daemon(director, trace, &mut client)
+    })
+}
+
+/// A client with a connection, whose packets are traced.
+struct Watched {
+    nat: SocketAddr,
+    tun: SocketAddr,
+    client: Client,
+    trace: Trace,
+    _names: Vec<NameServer>,
+}
+
+/// A connection with a server.
+struct Client {
+    stream: TcpStream,
+    server: String,
+}
+
+impl Client {
+    fn goes_on(&mut self) -> Result<()> {
+        let who = ask_again(&mut self.stream)?;
+        ensure!(who == self.server, "the connection goes on to {who}, not to {}", self.server);
+        Ok(())
+    }
+}
+
+impl Watched {
+    fn begin(lab: &Lab, director: &Director) -> Result<Self> {
+        let names = NameServer::on_all(lab, ASK)?;
+        let [nat, tun] = [0, 1].map(|number| SocketAddr::new(lab.vip(number).into(), ASK));
+        let six = SocketAddr::new(lab.layout().vip6(0).into(), ASK);
+        serve(lab, director, ("-t", nat), "rr", &all(lab, Method::Nat))?;
+        serve(lab, director, ("-t", tun), "rr", &all(lab, Method::Tun))?;
+        director.must(&format!("-A -t {six} -s rr"))?;
+        director.must(&format!("-a -t {six} -r [{}]:{ASK} -m", lab.layout().server6(1)))?;
+        let mut stream = lab.client().connect(from(lab, 40_000), nat)?;
+        let server = ask_again(&mut stream)?;
+        let trace = Trace::of(director, &format!("{}/32", lab.layout().client(1)))?;
+        Ok(Self { nat, tun, client: Client { stream, server }, trace, _names: names })
+    }
+
+    fn each_step_is_told(&mut self, lab: &Lab) -> Result<()> {
+        let Self { nat, tun, client, trace, .. } = self;
+        client.goes_on()?;
+        let server =
+            lab.servers.iter().find(|server| server.name == client.server).context("a server answered")?;
+        let known = from(lab, 40_000);
+        let told = trace.find("a request of a known connection", |told| goes(told, known, *nat))?;
+        ensure!(steps(&told) == ["connection"] && told["fate"] == "forward", "{told:#}");
+        ensure!(told["steps"][0]["connection"]["state"] == "ESTABLISHED", "{told:#}");
+        ensure!(has(&told["leaves"], &format!("> {}:{ASK}", server.address)), "{told:#}");
+        let told =
+            trace.find("a reply", |told| has(&told["packet"], &format!("{}:{ASK} >", server.address)))?;
+        ensure!(steps(&told).contains(&"connection".to_owned()), "{told:#}");
+        ensure!(has(&told["leaves"], &format!("{nat} > {known}")), "{told:#}");
+
+        let new = from(lab, 40_001);
+        for (vip, wrapped) in [(*nat, ""), (*tun, "IP in IP")] {
+            drop(lab.client().connect(new, vip)?);
+            let told =
+                trace.find("a new connection", |told| goes(told, new, vip) && has(&told["packet"], "SYN"))?;
+            let way = ["stage", "no-connection", "service", "scheduled", "opened"];
+            ensure!(steps(&told) == way && has(&told["leaves"], wrapped), "{told:#}");
+            ensure!(told["steps"][4]["connection"]["state"] == "SYN_RECV", "{told:#}");
+        }
+        let (who, nobody) = (from(lab, 40_002), SocketAddr::new(nat.ip(), ASK + 1));
+        ensure!(lab.client().connect(who, nobody).is_err(), "nobody serves {nobody}");
+        let told = trace.find("what is not forwarded", |told| goes(told, who, nobody))?;
+        ensure!(told["fate"] == "pass" && told["reason"] == "no_service", "{told:#}");
+        Ok(())
+    }
+}
+
+fn from(lab: &Lab, port: u16) -> SocketAddr {
+    SocketAddr::new(lab.layout().client(1).into(), port)
+}
+
+/// The daemon is killed while it traces, and comes again.
+fn goes_on_without_the_daemon(director: &mut Director, mut trace: Trace, client: &mut Client) -> Result<()> {
+    director.kill9()?;
+    client.goes_on().context("without a daemon")?;
+    // What was told before has been read, or is read now.
+    ensure!(telling(director)? && trace.find("the end", |_| false).is_err());
+    director.restart()?;
+    ensure!(!telling(director)?, "the new daemon has put its programs there");
+    client.goes_on().context("with a new daemon")
 }
 
 /// Are the programs that tell still there?
 fn telling(director: &Director) -> Result<bool> {
     let pins = common::pins(&director.bpffs())?;
-    Ok(pins.iter().any(|pin| pin.ends_with("TRACED_STAGES")))
+    Ok(pins.iter().any(|pin| pin.to_string_lossy().contains("TRACED")))
 }
 
 /// A trace under way.
