@@ -3,9 +3,13 @@
 mod common;
 
 use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use common::{Method, all, counts, directed, ensure_spread, serve, spread, with_director};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::TcpMaxSeg;
+use xlvs_lab::client::ask_again;
 use xlvs_lab::{HttpServer, Lab, Layout, NameServer};
 
 const ASK: u16 = 7000;
@@ -122,6 +126,41 @@ fn the_director_itself_is_a_server_beside_another_by_every_method() -> Result<()
         }
         Ok(())
     })
+}
+
+#[test]
+fn segments_are_as_long_as_the_service_says() -> Result<()> {
+    const MOST: u32 = 1000;
+    with_director(Layout::TwoNetwork, 1, |lab, director| {
+        let _server = NameServer::on_all(lab, ASK)?;
+        let (vip, server) = (SocketAddr::new(lab.vip(0).into(), ASK), lab.servers[0].address);
+        let file = lab.directory().join("segments.toml");
+        for (method, word) in METHODS.into_iter().zip(["nat", "dr", "tun"]) {
+            let says = format!("method = \"{word}\"\nmss = {MOST}\nservers = [\"{server}\"]");
+            std::fs::write(&file, format!("[[service]]\ntcp = \"{vip}\"\n{says}\n"))?;
+            let applied = director.command("apply", &[&file.to_string_lossy()])?;
+            ensure!(applied.code == Some(0), "{}", applied.err);
+            // ipvsadm has no word for it, and leaves it.
+            director.must(&format!("-E -t {vip} -s rr"))?;
+            let mut stream = lab.client().connect_to(vip)?;
+            ensure!(ask_again(&mut stream)? == "rs1");
+            let client = getsockopt(&stream, TcpMaxSeg)?;
+            let server = segments_of_server(lab)?;
+            ensure!(server <= MOST, "{method:?}: the server's segments have {server} bytes");
+            // An answer that does not pass the director says what the server takes.
+            ensure!((client <= MOST) == (method == Method::Nat), "{method:?}: the client's have {client}");
+        }
+        Ok(())
+    })
+}
+
+/// Bytes of the segments that the first server sends on its only connection.
+fn segments_of_server(lab: &Lab) -> Result<u32> {
+    let mut ss = Command::new("ss");
+    ss.args(["-Htin", "state", "established", "sport", "=", &ASK.to_string()]);
+    let listed = String::from_utf8(lab.servers[0].netns.output(&mut ss)?.stdout)?;
+    let bytes = listed.split_whitespace().find_map(|word| word.strip_prefix("mss:"));
+    Ok(bytes.with_context(|| format!("ss does not tell: {listed}"))?.parse()?)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The way from what there is to what a file says, in words.
 
-use xlvs_model::spec::{Method, TunnelType};
+use xlvs_model::spec::{Method, Mss, TunnelType};
 use xlvs_model::{Change, Model, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel};
 
 /// What a plan does, a sentence a change.
@@ -88,6 +88,10 @@ pub fn service_words(spec: &ServiceSpec) -> String {
     if spec.one_packet {
         words.push("one packet a connection".to_owned());
     }
+    words.extend(spec.mss.map(|mss| match mss {
+        Mss::Auto => "segments that fit".to_owned(),
+        Mss::Most(bytes) => format!("segments of at most {bytes} bytes"),
+    }));
     let SchedFlags { fallback, port, third } = spec.flags;
     let flags = [(fallback, "flag-1"), (port, "flag-2"), (third, "flag-3")];
     words.extend(flags.into_iter().filter(|(on, _)| *on).map(|(_, name)| name.to_owned()));

@@ -147,6 +147,8 @@ pub mod switch {
     pub const SCHEDULE_ICMP: u32 = 1 << 8;
     /// `sloppy_sctp`
     pub const SLOPPY_SCTP: u32 = 1 << 9;
+    /// A service with [`crate::service::Service::mss`] exists.
+    pub const CLAMPS_MSS: u32 = 1 << 10;
 }
 
 impl Config {

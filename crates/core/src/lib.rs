@@ -24,6 +24,7 @@ pub mod forward;
 pub mod icmp;
 pub mod marks;
 pub mod method;
+pub mod mss;
 pub mod options;
 pub mod packet;
 pub mod parse;

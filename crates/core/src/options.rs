@@ -110,10 +110,10 @@ fn walk<P: Packet, E: Env>(packet: &mut P, env: &E, own: u32, time: u32) -> u32 
 pub struct Progress {
     /// The offset before the next option's first byte. Pointers inside options count from there, and nothing need be subtracted, which
     /// the verifier does not like.
-    before: Cell32,
+    pub(crate) before: Cell32,
     /// Bits of what may be there once only.
     seen: Cell32,
-    outcome: Cell32,
+    pub(crate) outcome: Cell32,
     reserved: Cell32,
 }
 

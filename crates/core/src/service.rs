@@ -55,7 +55,12 @@ pub struct Service {
     pub mark: Cell32,
     /// Statistics record for what happened to no server.
     pub stats: Cell32,
+    /// The largest TCP segment that its connections' ends may say they take; 0 = any, [`AUTO`] = what fits.
+    pub mss: Cell32,
 }
+
+/// [`Service::mss`] of a service that goes by what the way to the server takes.
+pub const AUTO: u32 = 1 << 16;
 
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Service>() == 64);

@@ -335,6 +335,14 @@ pub struct Tcp {
 }
 header!(Tcp, 20);
 
+impl Tcp {
+    /// The header's length in bytes, options included.
+    #[inline(always)]
+    pub fn header_len(&self) -> usize {
+        (self.offset >> 4) as usize * 4
+    }
+}
+
 /// Bits of [`Tcp::flags`].
 pub mod tcp_flag {
     /// FIN

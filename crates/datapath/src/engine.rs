@@ -26,7 +26,7 @@ use xlvs_core::service::{self, BLOCK, Block, NO_BLOCK, block_of, effective_lower
 use xlvs_core::state::TcpState;
 use xlvs_core::vlan;
 use xlvs_core::wire::AddrV6;
-use xlvs_model::spec::{Method, Protocol, Scheduler};
+use xlvs_model::spec::{Method, Mss, Protocol, Scheduler};
 use xlvs_model::state::Service;
 use xlvs_model::view::{ServerView, ServiceView, Stats};
 use xlvs_model::{
@@ -160,8 +160,10 @@ impl Touched {
             Change::StartSync(_) | Change::StopSync(_) => {}
         }
         touched.reach = Reach::after(change, before);
-        touched.services_differ =
-            matches!(change, Change::AddService(_) | Change::DeleteService(_) | Change::Flush);
+        touched.services_differ = matches!(
+            change,
+            Change::AddService(_) | Change::EditService(_) | Change::DeleteService(_) | Change::Flush
+        );
         touched
     }
 
@@ -439,6 +441,11 @@ impl Engine {
         };
         record.port.store(u32::from(port));
         record.mark.store(mark);
+        record.mss.store(match spec.mss {
+            None => 0,
+            Some(Mss::Auto) => service::AUTO,
+            Some(Mss::Most(bytes)) => u32::from(bytes),
+        });
         if let Some(persistence) = spec.persistence {
             record.persist_mask.store(mask_as_compared(spec.key.family(), persistence.netmask));
             if let Some(class) = self.class_for(persistence.timeout) {
@@ -448,8 +455,10 @@ impl Engine {
         self.tables.services[id as usize].kind.store(kind_of(spec));
     }
 
-    /// Whether there is a service for all ports, and one for FTP: packets look for them only then.
+    /// Whether there is a service for all ports, one for FTP, and one that has a say in segments: packets look for them only then.
     fn write_port_switches(&self) {
+        let clamps = self.model.services().iter().any(|service| service.spec.mss.is_some());
+        self.switch(switch::CLAMPS_MSS, clamps);
         let has = |port: u16| {
             self.model.services().iter().any(|service| {
                 matches!(service.spec.key, ServiceKey::Address { protocol, port: own, .. }

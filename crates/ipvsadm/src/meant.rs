@@ -397,6 +397,7 @@ impl Said {
                 .filter(|name| !name.is_empty())
                 .map(|name| String::from_utf8_lossy(&name).into_owned()),
             one_packet,
+            mss: None,
         };
         let change = match command {
             Command::AddService => Change::AddService(spec),

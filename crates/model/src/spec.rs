@@ -144,6 +144,21 @@ pub struct SchedFlags {
     pub third: bool,
 }
 
+/// The largest TCP segment that the ends of a service's connections may say they take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mss {
+    /// What fits into the way between the director and a server.
+    Auto,
+    /// So many bytes, [`Mss::RANGE`].
+    Most(u16),
+}
+
+impl Mss {
+    /// From what every host takes (RFC 9293, 3.7.1) to what fits into the longest IP packet.
+    pub const RANGE: std::ops::RangeInclusive<u16> = 536..=65_495;
+}
+
 /// A virtual service as specified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceSpec {
@@ -163,6 +178,9 @@ pub struct ServiceSpec {
     pub engine: Option<String>,
     /// One-packet scheduling (`-o`).
     pub one_packet: bool,
+    /// `None`: SYNs go on with what they say. ipvsadm has no word for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mss: Option<Mss>,
 }
 
 impl ServiceSpec {
@@ -176,6 +194,7 @@ impl ServiceSpec {
             netmask: key.family().whole_netmask(),
             engine: None,
             one_packet: false,
+            mss: None,
         }
     }
 }

@@ -2,16 +2,27 @@
 
 use crate::change::Change;
 use crate::refusal::Refusal;
-use crate::spec::ServerSpec;
+use crate::spec::{ServerSpec, ServiceSpec};
 use crate::state::{Model, Service};
 use crate::supported::supported;
 
-/// The model that these changes make of nothing. What they do not speak of (timeouts, tunables, marks, daemons) stays as it is now.
+/// A service as it is said in the words of ipvsadm, which has none for segments: there it stays as it is now.
+pub fn with_segments_of(now: &Model, said: &ServiceSpec) -> ServiceSpec {
+    ServiceSpec { mss: now.service(&said.key).and_then(|service| service.spec.mss), ..said.clone() }
+}
+
+/// The model that these changes, in the words of ipvsadm, make of nothing. What they do not speak of (timeouts, tunables, marks, daemons,
+/// segments) stays as it is now.
 pub fn desired(changes: &[Change], now: &Model) -> Result<Model, (usize, Refusal)> {
     let mut model = Model::default();
     keep_globals(now, &mut model).map_err(|why| (0, why))?;
     for (i, change) in changes.iter().enumerate() {
-        supported(change).and_then(|()| model.apply(change)).map_err(|why| (i, why))?;
+        let apply = |model: &mut Model| match change {
+            Change::AddService(said) => model.apply(&Change::AddService(with_segments_of(now, said))),
+            Change::EditService(said) => model.apply(&Change::EditService(with_segments_of(now, said))),
+            other => model.apply(other),
+        };
+        supported(change).and_then(|()| apply(&mut model)).map_err(|why| (i, why))?;
     }
     if !changes.iter().any(|change| matches!(change, Change::AddMark(_))) {
         keep_marks(now, &mut model).map_err(|why| (changes.len(), why))?;

@@ -7,10 +7,10 @@ use std::path::Path;
 use any::any_config;
 use proptest::prelude::*;
 use xlvs_model::config::Config;
-use xlvs_model::spec::{Method, Scheduler};
-use xlvs_model::wanted::in_place;
+use xlvs_model::spec::{Method, Mss, Scheduler};
+use xlvs_model::wanted::{desired, in_place, with_segments_of};
 use xlvs_model::watch::{CheckKind, Watch};
-use xlvs_model::{Change, Model, ServiceKey, diff};
+use xlvs_model::{Change, Model, ServiceKey, ServiceSpec, diff};
 
 fn read(text: &str) -> Config {
     Config::read(text).unwrap_or_else(|mistakes| panic!("{}", mistakes.in_file("xlvs.toml")))
@@ -127,6 +127,27 @@ servers = ["10.0.0.11"]
     assert_eq!(checks, [1, 2, 0]);
     assert!(pool.servers[&web.servers[0].key].alpha);
     assert!(!config.pools.contains_key(&dns.spec.key));
+}
+
+#[test]
+fn words_of_ipvsadm_keep_what_was_said_of_segments() {
+    let now = read("[[service]]\ntcp = \"192.0.2.10:80\"\nmss = 1300\n").model;
+    let said = ServiceSpec::new(now.services()[0].spec.key, Scheduler::Rr);
+    let kept = with_segments_of(&now, &said);
+    assert_eq!((kept.mss, kept.scheduler), (Some(Mss::Most(1300)), Scheduler::Rr));
+    let wanted = desired(&[Change::AddService(said.clone())], &now).expect("no refusal");
+    assert_eq!(wanted.services()[0].spec, kept);
+    let none = desired(&[Change::AddService(said)], &Model::default()).expect("no refusal");
+    assert_eq!(none.services()[0].spec.mss, None);
+}
+
+#[test]
+fn what_defaults_say_of_segments_is_for_tcp_and_may_be_taken_back() {
+    let services = "[[service]]\ntcp = \"192.0.2.10:80\"\n[[service]]\nudp = \"192.0.2.10:80\"\n\
+                    [[service]]\ntcp = \"192.0.2.10:81\"\nmss = false\n";
+    let model = read(&format!("[defaults]\nmss = \"auto\"\n{services}")).model;
+    let said: Vec<_> = model.services().iter().map(|service| service.spec.mss).collect();
+    assert_eq!(said, [Some(Mss::Auto), None, None]);
 }
 
 #[test]

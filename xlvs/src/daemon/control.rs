@@ -90,7 +90,12 @@ async fn say<W: AsyncWriteExt + Unpin>(out: &mut W, answer: &Answer) -> io::Resu
 /// Answers a question that has one answer.
 pub async fn answer(daemon: &Daemon, request: Request) -> Answer {
     match request {
-        Request::Apply(changes) => {
+        Request::Apply(mut changes) => {
+            for change in &mut changes {
+                if let Change::EditService(said) = change {
+                    *said = wanted::with_segments_of(daemon.engine.borrow().model(), said);
+                }
+            }
             let events = events::of_changes(&changes, daemon.engine.borrow().model(), |_| By::Operator);
             let applied = daemon.engine.borrow_mut().apply(&changes);
             let accepted = match &applied {

@@ -23,7 +23,8 @@ pub fn request_direction(word: Word) -> Direction {
     if word.no_output() { Direction::InputOnly } else { Direction::Input }
 }
 
-/// [`advance`] for the short way: one try. `false`: another processor was faster, and nothing happened.
+/// [`advance`] for the short way: one try. `false`: another processor was faster, or it is a SYN whose service may have a say in it, and
+/// nothing happened.
 #[inline(always)]
 pub fn try_advance<F: Family<K>, E: Env, const K: usize>(
     env: &E,
@@ -34,6 +35,10 @@ pub fn try_advance<F: Family<K>, E: Env, const K: usize>(
 ) -> bool {
     if repeats(flow, found.word, direction) {
         return found.is_there();
+    }
+    if flow.is_syn() && flow.config.has(switch::CLAMPS_MSS) {
+        // What it says may have to be lowered, which is not done here.
+        return false;
     }
     let next = |word| short_successor(flow, word, direction);
     table::change(found, 1, next, |before, after| settle_active(env, server, before, after)) == Change::Done

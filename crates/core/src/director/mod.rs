@@ -6,6 +6,7 @@
 //! and [`unusual`] takes VLAN tags off, which [`vlan::dispatch`] puts on again, and takes frames of several buffers.
 
 mod answer;
+mod clamp;
 mod connect;
 mod flow;
 mod life;

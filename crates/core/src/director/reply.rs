@@ -2,9 +2,11 @@
 
 use super::Stage;
 use super::answer::{Answer, Sent, hindered};
+use super::clamp;
 use super::flow::{Flow, Recognised};
 use super::life::{advance, assures, count_out, short_successor, try_advance};
 use super::stray;
+use crate::config::switch;
 use crate::conn::entry::{Backlink, Entry, Link};
 use crate::conn::table::{self, Found, Glance, Memory, SlotId};
 use crate::env::{Env, Route};
@@ -60,6 +62,9 @@ pub fn from_inside<F: Family<K>, P: Packet, E: Env, const K: usize>(
     flow: &Flow<'_, F, K>,
 ) -> Result<Result<Verdict, Answer<F::Addr>>, Stage> {
     let who = Recognised::in_packet::<F, K>(flow.config, &flow.net);
+    if flow.is_syn() && flow.config.has(switch::CLAMPS_MSS) {
+        clamp::answer(packet, env, flow);
+    }
     if who.from_server
         && let Some(outcome) = reply(packet, env, flow).or_else(|| stray::refuse(packet, env, flow))
     {

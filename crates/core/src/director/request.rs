@@ -1,6 +1,7 @@
 //! Packets to VIPs.
 
 use super::answer::{Answer, Sent, hindered};
+use super::clamp;
 use super::connect::{Opening, make_room, open};
 use super::flow::Flow;
 use super::life::{
@@ -336,6 +337,9 @@ fn forward<F: Family<K>, P: Packet, E: Env, const K: usize>(
     flow: &Flow<'_, F, K>,
     entry: Entry,
 ) -> Result<Verdict, Answer<F::Addr>> {
+    if flow.is_syn() && flow.config.has(switch::CLAMPS_MSS) {
+        clamp::request(packet, env, flow, entry);
+    }
     let packed = if entry.method() == BYPASS {
         bypass_packed(packet, env, flow)
     } else {

@@ -40,7 +40,7 @@ impl<'d> Entry<'d> {
         }
     }
 
-    fn is_not<T>(&self, should_be: &str) -> Option<T> {
+    pub(super) fn is_not<T>(&self, should_be: &str) -> Option<T> {
         self.wrong(format!("`{}` is {should_be}, not {}", self.key, self.described()));
         None
     }

@@ -15,7 +15,7 @@ use super::server::{self, Shape};
 use super::words;
 use crate::check::MAX_PERSISTENCE;
 use crate::spec::{
-    Family, Persistence, Protocol, SchedFlags, Scheduler, ServerSpec, ServiceKey, ServiceSpec,
+    Family, Mss, Persistence, Protocol, SchedFlags, Scheduler, ServerSpec, ServiceKey, ServiceSpec,
 };
 use crate::state::Service;
 use crate::watch::Pool;
@@ -34,6 +34,7 @@ pub(super) const KEYS: &[&str] = &[
     "persistent",
     "netmask",
     "ops",
+    "mss",
     "pe",
     "method",
     "tun_type",
@@ -153,6 +154,7 @@ fn specification(layers: &Layers<'_>, key: ServiceKey) -> ServiceSpec {
     let timeout = layers.get("persistent").and_then(|entry| persistent(&entry));
     spec.persistence = timeout.map(|timeout| Persistence { timeout, netmask: spec.netmask });
     spec.one_packet = one_packet(layers, key);
+    spec.mss = mss(layers, key);
     if let Some(entry) = layers.get("pe") {
         entry.misplaced("xlvs has no persistence engines yet");
     }
@@ -233,6 +235,29 @@ fn one_packet(layers: &Layers<'_>, key: ServiceKey) -> bool {
         entry.wrong("one-packet scheduling is only for UDP");
     }
     on && is_udp
+}
+
+/// `1400`, or `"auto"`; `false` takes back what the defaults say.
+fn mss(layers: &Layers<'_>, key: ServiceKey) -> Option<Mss> {
+    let entry = layers.get("mss")?;
+    let value = entry.value.get_ref();
+    let mss = match (value.as_str(), value.as_bool()) {
+        (_, Some(false)) => None,
+        (Some("auto"), _) => Some(Mss::Auto),
+        (None, None) => {
+            let (least, most) = Mss::RANGE.into_inner();
+            let bytes = entry.number(u32::from(least)..=u32::from(most));
+            bytes.and_then(|bytes| u16::try_from(bytes).ok()).map(Mss::Most)
+        }
+        _ => entry.is_not("bytes such as 1400, \"auto\" or false"),
+    };
+    if !matches!(key, ServiceKey::Address { protocol: Protocol::Udp | Protocol::Sctp, .. }) {
+        return mss;
+    }
+    if mss.is_some() && layers.get_here("mss").is_some() {
+        entry.misplaced("`mss` is about TCP");
+    }
+    None
 }
 
 fn servers(

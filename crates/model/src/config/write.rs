@@ -10,7 +10,7 @@ use super::words::{quoted, time};
 use super::{Config, Http};
 use crate::marks::MarkRule;
 use crate::spec::{
-    Family, Method, Protocol, SchedFlags, ServerSpec, ServiceKey, ServiceSpec, Timeouts, Tunnel,
+    Family, Method, Mss, Protocol, SchedFlags, ServerSpec, ServiceKey, ServiceSpec, Timeouts, Tunnel,
     TunnelChecksum, TunnelType,
 };
 use crate::state::Service;
@@ -172,7 +172,15 @@ fn specification(spec: &ServiceSpec) -> Pairs {
     if spec.one_packet {
         pairs.push(("ops", "true".to_owned()));
     }
+    pairs.extend(spec.mss.map(|mss| ("mss", mss_word(mss))));
     pairs
+}
+
+fn mss_word(mss: Mss) -> String {
+    match mss {
+        Mss::Auto => quoted("auto"),
+        Mss::Most(bytes) => bytes.to_string(),
+    }
 }
 
 fn pool_pairs(pool: &Pool) -> Pairs {

@@ -7,7 +7,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use xlvs_model::config::{Config, Hook, Http, Sizes};
-use xlvs_model::spec::{Method, Protocol, Scheduler, TunnelChecksum, TunnelType};
+use xlvs_model::spec::{Method, Mss, Protocol, Scheduler, TunnelChecksum, TunnelType};
 use xlvs_model::watch::{
     AgentSpec, CheckKind, CheckSpec, Command, DnsSpec, HttpSpec, OnFailure, Pool, Record, SmtpSpec, Timing,
     TlsSpec, UdpSpec, Via, Watch,
@@ -50,7 +50,9 @@ fn add(config: &mut Config, key: ServiceKey, (spec, servers, pool): AnyService) 
     let is_udp = !matches!(key, ServiceKey::Address { protocol: Protocol::Tcp | Protocol::Sctp, .. });
     let persistence = spec.persistence.map(|p| Persistence { netmask: mask(key, p.netmask), ..p });
     let netmask = persistence.map_or(mask(key, spec.netmask), |p| p.netmask);
-    let spec = ServiceSpec { key, persistence, netmask, one_packet: spec.one_packet && is_udp, ..spec };
+    let has_segments = !matches!(key, ServiceKey::Address { protocol: Protocol::Udp | Protocol::Sctp, .. });
+    let (one_packet, mss) = (spec.one_packet && is_udp, spec.mss.filter(|_| has_segments));
+    let spec = ServiceSpec { key, persistence, netmask, one_packet, mss, ..spec };
     config.model.apply(&Change::AddService(spec)).expect("a service");
     let mut pool = Pool { hysteresis: pool.hysteresis % pool.quorum, ..pool };
     for (server, (spec, mut watch)) in servers {
@@ -110,13 +112,15 @@ fn any_service() -> impl Strategy<Value = AnyService> {
         any::<[bool; 4]>(),
         option::of(1..2_678_401_u32),
         prop_oneof![Just(u32::MAX), any::<u32>()],
+        option::of(prop_oneof![Just(Mss::Auto), Mss::RANGE.prop_map(Mss::Most)]),
     )
-        .prop_map(move |(scheduler, [fallback, port, third, one_packet], persistence, netmask)| {
+        .prop_map(move |(scheduler, [fallback, port, third, one_packet], persistence, netmask, mss)| {
             ServiceSpec {
                 flags: SchedFlags { fallback, port, third },
                 persistence: persistence.map(|timeout| Persistence { timeout, netmask }),
                 netmask,
                 one_packet,
+                mss,
                 ..ServiceSpec::new(any_key, scheduler)
             }
         });

@@ -44,6 +44,9 @@ pub struct ServiceWords {
     netmask: Option<Value>,
     /// One-packet scheduling.
     ops: Option<bool>,
+    /// The longest TCP segments that clients and servers may say they take: bytes, `"auto"` for what fits into the way to the server, or `false`.
+    #[schema(value_type = Option<Value>)]
+    mss: Option<Value>,
     /// Persistence engine.
     pe: Option<String>,
     /// Addresses, or objects of an `address` and a server's words. Without this word the servers stay as they are.
