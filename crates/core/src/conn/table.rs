@@ -361,7 +361,7 @@ fn lowest_bit(set: u64) -> usize {
     const SEQUENCE: u64 = 0b0001_0111;
     const NUMBERS: u64 = 0x5637_4210;
     let bit = set & set.wrapping_neg();
-    let place = (bit * SEQUENCE & 0xff) >> 5;
+    let place = ((bit * SEQUENCE) & 0xff) >> 5;
     low_bits::<7>(NUMBERS >> (place * 4))
 }
 
