@@ -292,15 +292,26 @@ impl Lab {
 
     /// Gives all hosts of two networks back what their devices do for them: checksums, segments, and joining these again.
     pub fn switch_offloads_on(&self) -> Result<()> {
-        let ends = [(&self.client, ["c0", "c1"].as_slice()), (&self.director, &["l0", "l1"])];
-        let servers = self.servers.iter().map(|server| (&server.netns, ["e0"].as_slice()));
-        for (host, devices) in ends.into_iter().chain(servers) {
-            for device in devices {
-                host.ethtool(device, "tx on tso on gro on")?;
-                self.switch.ethtool(&port_of(host, device), "tx on tso on gro on")?;
-            }
+        for (host, device) in self.ends_of_two_networks() {
+            host.ethtool(device, "tx on tso on gro on")?;
+            self.switch.ethtool(&port_of(host, device), "tx on tso on gro on")?;
         }
         Ok(())
+    }
+
+    /// Lets both networks of two take packets of so many bytes.
+    pub fn widen(&self, mtu: u32) -> Result<()> {
+        for (host, device) in self.ends_of_two_networks() {
+            self.switch.ip(&[format!("link set {} mtu {mtu}", port_of(host, device))])?;
+            host.ip(&[format!("link set {device} mtu {mtu}")])?;
+        }
+        Ok(())
+    }
+
+    fn ends_of_two_networks(&self) -> impl Iterator<Item = (&Netns, &'static str)> {
+        let [client, director] = [&self.client, &self.director];
+        let servers = self.servers.iter().map(|server| (&server.netns, "e0"));
+        [(client, "c0"), (client, "c1"), (director, "l0"), (director, "l1")].into_iter().chain(servers)
     }
 
     fn connect_by_bridge(&self, bridge: &str) -> Result<()> {

@@ -5,12 +5,14 @@ mod common;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
-use common::{Method, spread, with_director};
+use common::{Method, directed, directed_by, spread, with_director};
 use nix::libc::{EMSGSIZE, IPPROTO_RAW, SOCK_RAW};
 use socket2::{Domain, Protocol, Socket, Type};
-use xlvs_lab::{Lab, Layout, NameServer, TunnelEnd, client::ephemeral};
+use xlvs_lab::{Director, Lab, Layout, NameServer, TunnelEnd, client::ephemeral};
 
 const ASK: u16 = 7000;
+/// What the director itself answers.
+const OWN: u16 = 7001;
 const LENGTH: usize = 8000;
 
 #[test]
@@ -26,6 +28,56 @@ fn large_datagrams_come_back_whole_by_dr() -> Result<()> {
 #[test]
 fn large_datagrams_come_back_whole_by_tun() -> Result<()> {
     come_back_whole(Method::Tun)
+}
+
+/// Frames of several buffers.
+#[test]
+fn large_datagrams_go_whole_where_frames_are_long() -> Result<()> {
+    let lab = Lab::lay_out(Layout::TwoNetwork, 1)?;
+    lab.widen(9000)?;
+    directed(&lab, |lab, director| {
+        let _names = NameServer::on_all(lab, ASK)?;
+        let v4 = (IpAddr::from(lab.vip(0)), IpAddr::from(lab.servers[0].address));
+        let v6 = (lab.layout().vip6(0).into(), lab.servers[0].address6.into());
+        for ((vip, server), method) in
+            [v4, v6].into_iter().flat_map(|ends| [Method::Nat, Method::Dr, Method::Tun].map(|m| (ends, m)))
+        {
+            let (service, server) = (SocketAddr::new(vip, ASK), SocketAddr::new(server, ASK));
+            director.must(&format!("-A -u {service} -s rr"))?;
+            director.must(&format!("-a -u {service} -r {server} {}", method.flag()))?;
+            for round in 0..3 {
+                whole_answer(lab, service, round).with_context(|| format!("{method:?} by {service}"))?;
+            }
+            director.must(&format!("-D -u {service}"))?;
+        }
+        let status = director.command("status", &[])?.out;
+        ensure!(!status.contains("Fragments"), "none came in fragments, and none was cut: {status}");
+        Ok(())
+    })
+}
+
+/// What runs after the driver sees what is given back to the stack once more.
+#[test]
+fn fragments_of_no_service_reach_the_stack_in_generic_mode_too() -> Result<()> {
+    let lab = Lab::lay_out(Layout::TwoNetwork, 1)?;
+    let director = Director::prepare(&lab, &xlvs_lab::director::binary()?)?;
+    directed_by(director.with_options(&["--xdp-mode", "generic"]), &lab, |lab, director| {
+        let (_server, _own) = (NameServer::on_all(lab, ASK)?, NameServer::start(&lab.director, "lb1", OWN)?);
+        let v4 = (IpAddr::from(lab.vip(0)), IpAddr::from(lab.servers[0].address));
+        let v6 = (lab.layout().vip6(0).into(), lab.servers[0].address6.into());
+        for (vip, server) in [v4, v6] {
+            let (service, own) = (SocketAddr::new(vip, ASK), SocketAddr::new(vip, OWN));
+            director.must(&format!("-A -u {service} -s rr"))?;
+            director.must(&format!("-a -u {service} -r {} -m", SocketAddr::new(server, ASK)))?;
+            for round in 0..3 {
+                let name = whole_answer(lab, own, round).with_context(|| format!("to {own}"))?;
+                ensure!(name == "lb1", "{name} answers");
+                let name = whole_answer(lab, service, round).with_context(|| format!("to {service}"))?;
+                ensure!(name == "rs1", "{name} answers");
+            }
+        }
+        Ok(())
+    })
 }
 
 fn come_back_whole(method: Method) -> Result<()> {

@@ -150,6 +150,12 @@ impl Server {
         self.set_flags(self.flags() & !flag::RESOLVED);
     }
 
+    /// Nobody has its number any more: whoever gets it next has no next hop, and no address of the director's towards it.
+    pub fn vacate(&self) {
+        self.set_flags(0);
+        store16(&self.source, [0; 16]);
+    }
+
     /// The port of its GUE tunnel, as on the wire.
     #[inline(always)]
     pub fn tunnel_port(&self) -> [u8; 2] {

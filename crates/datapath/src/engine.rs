@@ -908,7 +908,7 @@ impl Engine {
             journal.append(&Line::Released(*key, *server, last))?;
         }
         if let Some(lane) = self.roster.seat(key).and_then(|s| s.lanes.get(server)) {
-            self.record(lane.id).set_flags(0);
+            self.record(lane.id).vacate();
             self.estimators.remove(&lane.id);
         }
         self.roster.release(key, server, last);

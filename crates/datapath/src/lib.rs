@@ -17,6 +17,7 @@ mod lines;
 pub mod mapping;
 pub mod nexthop;
 pub mod objects;
+pub mod offload;
 mod overlay;
 mod programs;
 pub mod rehearsal;

@@ -21,7 +21,7 @@ use xlvs_core::checksum;
 use xlvs_core::conn::LANES;
 use xlvs_core::conn::word::Tick;
 use xlvs_core::director::Stage;
-use xlvs_core::errand::Question;
+use xlvs_core::errand::{self, Question};
 use xlvs_core::marks;
 use xlvs_core::packet::Frame;
 use xlvs_core::service::BLOCK;
@@ -344,14 +344,19 @@ impl Xdp {
         self.ebpf.take_map("ERRANDS").and_then(|m| RingBuf::try_from(m).ok())
     }
 
-    /// Gives a frame to the stack, as if it had just come in by this interface.
+    /// Gives a fragment to the stack, as if it had just come in by this interface, but for the MAC of whoever sent it
+    /// ([`errand::given_back`]).
     pub fn give_back(&self, ifindex: u32, frame: &[u8]) -> Result<(), XdpError> {
         if let Some(tc) = &self.tc {
             return tc.give_back(ifindex, frame);
         }
+        let mut frame = frame.to_vec();
+        if let Some(source) = frame.get_mut(6..12) {
+            source.copy_from_slice(&errand::given_back(self.tables.config().seed.load()));
+        }
         let context = context(ifindex, 0, frame.len());
         let options = TestRunOptions {
-            data_in: Some(frame),
+            data_in: Some(&frame),
             ctx_in: Some(&context),
             attrs: TestRunAttrs::new().xdp_live_frames(1),
             ..TestRunOptions::new()
@@ -483,6 +488,11 @@ impl Xdp {
             (Some(was), Some(is)) if was == is => Presence::Attached,
             _ => Presence::Returned,
         }
+    }
+
+    /// Is the director attached to the interface of this index?
+    pub fn is_attached(&self, ifindex: u32) -> bool {
+        self.attached.values().any(|attached| *attached == ifindex)
     }
 
     /// An interface is gone, and its link with it. `false`: that was known.

@@ -60,7 +60,7 @@ impl TunnelEnd for Maps {
 }
 
 /// Unwraps what a director sent for one of the VIPs.
-#[xdp]
+#[xdp(frags)]
 pub fn xlvs_tunnel_end(ctx: XdpContext) -> u32 {
     match tunnel_end::unwrap(&mut XdpPacket::new(ctx.ctx), &Maps) {
         Fate::Pass => XDP_PASS,

@@ -12,6 +12,7 @@ use xlvs_core::server::Hop;
 use xlvs_core::vlan;
 use xlvs_datapath::engine::{Destination, Engine};
 use xlvs_datapath::nexthop::{self, Change, Command, News, NextHop, Reason, State, Target, VlanDevice};
+use xlvs_datapath::offload;
 use xlvs_datapath::xdp::Mode;
 use xlvs_model::ServiceKey;
 use xlvs_model::spec::Method;
@@ -45,6 +46,8 @@ pub struct Hops {
     clients: Cell<u32>,
     ways: RefCell<HashMap<IpAddr, Way>>,
     ways_made: Cell<u32>,
+    /// Interfaces that take VLAN tags out of frames, which was said.
+    untagging: RefCell<HashSet<u32>>,
 }
 
 /// The way to an address that probes ask.
@@ -205,11 +208,33 @@ pub fn follow(daemon: Rc<Daemon>) -> anyhow::Result<impl Future<Output = anyhow:
     })
 }
 
+/// Says of interfaces below VLAN devices that the director does not see tags there, once of each.
+fn warn_of_tags_taken_out(daemon: &Daemon, devices: &[VlanDevice]) {
+    let below: HashSet<u32> = devices.iter().map(|device| device.lower).collect();
+    for ifindex in below.into_iter().filter(|ifindex| daemon.xdp.borrow().is_attached(*ifindex)) {
+        let Some(interface) =
+            nix::net::if_::if_indextoname(ifindex).ok().and_then(|name| name.into_string().ok())
+        else {
+            continue;
+        };
+        let takes_tags_out = offload::takes_tags_out(&interface).unwrap_or(false);
+        if takes_tags_out && daemon.hops.untagging.borrow_mut().insert(ifindex) {
+            tracing::warn!(
+                %interface,
+                "it takes VLAN tags out of frames before the director sees them, which then takes them for untagged ones: \
+                 ethtool -K {interface} rxvlan off"
+            );
+        }
+    }
+}
+
 fn know_devices(daemon: &Daemon, devices: &[VlanDevice]) {
     if daemon.options.mode() == Mode::Tc {
         // The kernel takes tags off before, and puts them on where a packet leaves by a device.
         return;
     }
+
+    warn_of_tags_taken_out(daemon, devices);
     let left_out = daemon.engine.borrow().set_vlan_devices(devices);
     if left_out > 0 {
         tracing::error!(

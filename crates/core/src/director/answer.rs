@@ -55,6 +55,10 @@ fn is_answered<F: Family<K>, P: Packet, E: Env, const K: usize>(
     with: &Answer<F::Addr>,
 ) -> bool {
     let Some(counters) = env.counters() else { return false };
+    // Towards a server whose next hop never was known the director has no address.
+    if with.source == F::NOWHERE {
+        return false;
+    }
     counters.may_send_icmp(flow.now)
         && F::answer(packet, env, with.complaint, with.source, flow.net.len).is_some()
 }

@@ -20,6 +20,7 @@ mod stray;
 use crate::config::Config;
 use crate::conn::key;
 use crate::env::Env;
+use crate::errand;
 use crate::family::{Family, V4, V6};
 use crate::icmp::Complaint;
 use crate::packet::Packet;
@@ -282,6 +283,11 @@ pub fn request<F: Family<K>, P: Packet, E: Env, const K: usize>(packet: &mut P, 
 pub fn fragments<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
     let Some(config) = env.config() else { return Verdict::Pass(PassReason::Unconfigured) };
     if packet.largest_fragment() == 0 {
+        let given_back = errand::given_back(config.seed.load());
+        if packet.header::<Ethernet>(0).is_some_and(|eth| eth.src == given_back) {
+            // Its packet was counted when the daemon asked about it.
+            return Verdict::Pass(PassReason::Fragment);
+        }
         return counted(env, Verdict::PutTogether { ifindex: vlan::came_by(env) });
     }
     let verdict = match parse::ethernet(packet) {
