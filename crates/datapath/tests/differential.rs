@@ -10,7 +10,7 @@ use bpffs::BpfFs;
 use xlvs_core::conn::Bucket;
 use xlvs_core::director;
 use xlvs_core::errand::{ErrandView, Kind};
-use xlvs_core::packet::{Frame, Packet};
+use xlvs_core::packet::Frame;
 use xlvs_core::server::Hop;
 use xlvs_core::verdict::Verdict;
 use xlvs_core::vlan::Tags;
