@@ -200,7 +200,7 @@ pub fn handed() -> Option<&'static maps::Handed> {
 #[inline(always)]
 fn probe<M: Memory<K>, const K: usize>(memory: &M, key: [u64; K]) -> Probe<K> {
     let seed = record(&maps::CONFIG, 0).map_or(0, |config| config.seed.load());
-    Probe::new(key, seed, memory.buckets())
+    Probe::new(key, seed, memory.buckets()).worked_out()
 }
 
 table!(

@@ -6,6 +6,7 @@ use crate::env::{Env, Step};
 use crate::options::Progress;
 use crate::packet::{Packet, by_reference};
 use crate::parse::Word;
+use crate::verifier::low_bits;
 use crate::wire::{Byte, Tcp};
 
 /// Option numbers.
@@ -20,7 +21,7 @@ const LEN: usize = 4;
 /// Bytes of options at the most.
 const MOST: u32 = 40;
 /// No option lies further from a frame's beginning; for the verifier, which cannot know it.
-const FURTHEST: usize = 1023;
+const FURTHEST: u64 = 1023;
 
 /// Lowers what the SYN at `l4` says to so many bytes. One that says less, or nothing, stays as it is, and so does one whose options lie
 /// about their lengths.
@@ -39,8 +40,8 @@ fn find<P: Packet, E: Env>(packet: &mut P, env: &E, l4: usize) -> Option<usize> 
     progress.before.store((l4 + Tcp::LEN) as u32);
     progress.outcome.store(0);
     env.repeat(MOST, &mut Walk { packet: by_reference(packet), progress, end });
-    let at = progress.outcome.load() as usize;
-    (at != 0 && at <= FURTHEST).then_some(at)
+    let at = low_bits::<FURTHEST>(progress.outcome.load().into());
+    (at != 0).then_some(at)
 }
 
 /// Goes from option to option. Where it stands lies in memory of the processor's: see [`Progress`].
@@ -55,7 +56,7 @@ impl<P: Packet> Step for Walk<'_, P> {
     #[inline(always)]
     fn turn(&mut self, _i: u32) -> bool {
         let at = self.progress.before.load() as usize;
-        if at >= self.end || at > FURTHEST {
+        if at >= self.end || at as u64 > FURTHEST {
             return false;
         }
         let Some(Byte(kind)) = self.packet.header::<Byte>(at).copied() else { return false };

@@ -214,6 +214,12 @@ impl<const K: usize> Probe<K> {
         Self { key, first, second, tag: (h & 0x3ff) as u16 }
     }
 
+    /// The same with its second choice worked out now: where the stack is scarce, one number is kept, not the two that make it.
+    #[inline(always)]
+    pub fn worked_out(self) -> Self {
+        Self { second: in_turn(self.second.into()) as u32, ..self }
+    }
+
     /// Its candidate buckets. They may be the same one.
     #[inline(always)]
     pub const fn candidates(&self) -> [u32; 2] {
