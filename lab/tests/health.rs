@@ -193,6 +193,39 @@ fn with_reset_a_client_that_waits_is_told_that_its_server_failed() -> Result<()>
 }
 
 #[test]
+fn a_server_that_flaps_is_held_out_until_an_operator_lets_it_go() -> Result<()> {
+    watched(
+        |_| "damping = \"5m\"\n".to_owned(),
+        |lab, director, vip| {
+            let _names = NameServer::on_all(lab, ASK)?;
+            let mut files = HttpServer::on_all(lab, HTTP)?;
+            let up = || Ok(run(director, "xlvs servers")?.matches(", up").count() == 3);
+            eventually("all are known", up)?;
+            for flap in 1..=3 {
+                drop(files.remove(1));
+                eventually("it is out", || Ok(serving(director)? == at(lab, &[0, 2])))?;
+                files.insert(1, HttpServer::start(&lab.servers[1].netns, "rs2", HTTP)?);
+                eventually("its checks succeed", up)?;
+                if flap < 3 {
+                    eventually("it is back", || Ok(serving(director)? == at(lab, &[0, 1, 2])))?;
+                }
+            }
+            ensure!(serving(director)? == at(lab, &[0, 2]), "it is back though it flaps");
+            ensure!(answering(lab, vip)? == ["rs1", "rs3"]);
+            let shown = run(director, "xlvs servers")?;
+            let words = "out, weight 1 when back, up: it fails too often and is held out: for ";
+            ensure!(shown.contains(words), "{shown}");
+            let told = run(director, "xlvs watch --no-follow")?;
+            ensure!(told.contains("stays out: it fails too often and is held out: for "), "{told}");
+            run(director, &format!("xlvs server enable {vip} {}", lab.servers[1].address))?;
+            eventually("it is back", || Ok(serving(director)? == at(lab, &[0, 1, 2])))?;
+            ensure!(answering(lab, vip)? == ["rs1", "rs2", "rs3"]);
+            Ok(())
+        },
+    )
+}
+
+#[test]
 fn the_operators_word_wins_and_survives_a_restart_of_the_daemon() -> Result<()> {
     watched(
         |_| String::new(),

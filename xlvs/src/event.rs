@@ -64,6 +64,14 @@ pub enum Happening {
         /// Why.
         reason: String,
     },
+    /// The checks of a server that had failed succeed, but it is held out, since it failed too often lately.
+    ServerHeld {
+        /// Which.
+        #[serde(flatten)]
+        which: Which,
+        /// Why, and for how long.
+        reason: String,
+    },
     /// The servers of a service are enough again.
     QuorumGained {
         /// Of which service.
@@ -198,6 +206,7 @@ impl fmt::Display for Happening {
         match self {
             Self::ServerUp { which, reason } => write!(f, "{which} is up: {reason}"),
             Self::ServerDown { which, reason } => write!(f, "{which} is down: {reason}"),
+            Self::ServerHeld { which, reason } => write!(f, "{which} stays out: {reason}"),
             Self::QuorumGained { service } => write!(f, "{} has its quorum", plan::service(service)),
             Self::QuorumLost { service } => write!(f, "{} has lost its quorum", plan::service(service)),
             Self::WeightChanged { which, from, to, by } => {

@@ -9,6 +9,7 @@
 //! | an operator drains it | weight 0 |
 //! | its agent says `maint` | out, or weight 0 with `inhibit_on_failure` |
 //! | a check failed, or its agent says `down` | the same |
+//! | it flaps, and is held out | the same |
 //! | no check has succeeded yet, with `alpha` | the same |
 //! | its agent says `drain` | weight 0 |
 //! | its agent says N % | that share of the configured weight |
@@ -101,6 +102,8 @@ pub struct Inputs {
     pub operator: OperatorWord,
     /// What checks have found.
     pub health: Health,
+    /// It broke too often lately.
+    pub is_held: bool,
     /// What the agent has said; `None`: it has none, or has not said anything yet.
     pub agent: Option<AgentWord>,
     /// What is done with it when it fails.
@@ -139,6 +142,8 @@ pub enum Reason {
     Drained,
     /// A check failed.
     CheckFailed,
+    /// Its checks succeed, but it broke too often lately.
+    Flapping,
     /// No check has succeeded yet.
     AwaitsFirstCheck,
     /// Its agent says `maint`.
@@ -163,7 +168,8 @@ impl Reason {
 
     /// Has the server failed, so that others must do its work?
     pub fn is_failure(self) -> bool {
-        matches!(self, Self::CheckFailed | Self::AwaitsFirstCheck | Self::AgentMaint | Self::AgentDown)
+        let by_check = matches!(self, Self::CheckFailed | Self::Flapping | Self::AwaitsFirstCheck);
+        by_check || matches!(self, Self::AgentMaint | Self::AgentDown)
     }
 }
 
@@ -174,6 +180,7 @@ impl fmt::Display for Reason {
             Self::Disabled => f.write_str("disabled by an operator"),
             Self::Drained => f.write_str("drained by an operator"),
             Self::CheckFailed => f.write_str("a check failed"),
+            Self::Flapping => f.write_str("it fails too often and is held out"),
             Self::AwaitsFirstCheck => f.write_str("no check has succeeded yet"),
             Self::AgentMaint => f.write_str("its agent says maint"),
             Self::AgentDown => f.write_str("its agent says down"),
@@ -196,7 +203,7 @@ pub struct Effective {
 
 /// The weight in force. See the module for the order in which its inputs count.
 pub fn effective(inputs: &Inputs) -> Effective {
-    let Inputs { configured, operator, health, agent, policy } = *inputs;
+    let Inputs { configured, operator, health, is_held, agent, policy } = *inputs;
     let agent = agent.unwrap_or_default();
     let failed = if policy.inhibit_on_failure { Place::In(0) } else { Place::Out };
     let (place, reason) = match operator {
@@ -205,6 +212,7 @@ pub fn effective(inputs: &Inputs) -> Effective {
         OperatorWord::Enabled if agent.mode == AgentMode::Maint => (failed, Reason::AgentMaint),
         OperatorWord::Enabled if health == Health::Down => (failed, Reason::CheckFailed),
         OperatorWord::Enabled if agent.is_down => (failed, Reason::AgentDown),
+        OperatorWord::Enabled if is_held => (failed, Reason::Flapping),
         OperatorWord::Enabled if health == Health::Unknown && policy.alpha => {
             (failed, Reason::AwaitsFirstCheck)
         }
@@ -233,6 +241,7 @@ mod tests {
         configured: 10,
         operator: OperatorWord::Enabled,
         health: Health::Up,
+        is_held: false,
         agent: None,
         policy: Policy { inhibit_on_failure: false, alpha: false },
     };
@@ -324,11 +333,12 @@ mod tests {
         });
         let policy = any::<(bool, bool)>()
             .prop_map(|(inhibit_on_failure, alpha)| Policy { inhibit_on_failure, alpha });
-        (0..=MAX_WEIGHT, operator, health, proptest::option::of(word), policy).prop_map(
-            |(configured, operator, health, agent, policy)| Inputs {
+        (0..=MAX_WEIGHT, operator, health, any::<bool>(), proptest::option::of(word), policy).prop_map(
+            |(configured, operator, health, is_held, agent, policy)| Inputs {
                 configured,
                 operator,
                 health,
+                is_held,
                 agent,
                 policy,
             },
@@ -342,6 +352,7 @@ mod tests {
             let agent = inputs.agent.unwrap_or_default();
             let objected = inputs.operator != OperatorWord::Enabled
                 || inputs.health == Health::Down
+                || inputs.is_held
                 || agent.is_down
                 || agent.mode != AgentMode::Ready
                 || agent.percent == 0

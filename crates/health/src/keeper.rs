@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use xlvs_model::state::Service;
@@ -15,7 +15,8 @@ use xlvs_model::watch::{AgentSpec, CheckSpec, Command, OnFailure, Pool, Watch};
 use xlvs_model::{Change, Model, ServerKey, ServerSpec, ServiceKey};
 
 use crate::check::{Check, Effects, Event, Judgement, Outcome};
-use crate::effective::{AgentWord, Effective, Health, Inputs, OperatorWord, Policy};
+use crate::effective::{AgentWord, Effective, Health, Inputs, OperatorWord, Policy, Reason};
+use crate::flaps::Flaps;
 use crate::overlay::Overlay;
 use crate::pool::{Member, Settled, settle};
 
@@ -62,7 +63,7 @@ pub enum News {
         effective: Effective,
         /// Where it stood before, if that is known.
         before: Option<Effective>,
-        /// What its checks say, if one failed.
+        /// What its checks say, if one failed; for how long it is held out, if it is.
         detail: Option<String>,
     },
     /// The servers of a service serve again, or do not serve any more.
@@ -124,7 +125,7 @@ pub struct Standing {
     pub operator: OperatorWord,
     /// What its agent said last.
     pub agent: Option<AgentWord>,
-    /// Why its checks fail.
+    /// Why its checks fail, or for how long it is held out.
     pub detail: Option<String>,
 }
 
@@ -139,6 +140,9 @@ pub struct Memory {
     /// Out until their first check has succeeded.
     awaited: Vec<ServerId>,
     quorums_lost: Vec<ServiceKey>,
+    /// Held out since they broke too often, with what [`Flaps::of_held`] says.
+    #[serde(default)]
+    held: Vec<(ServerId, u32)>,
 }
 
 /// A server that is looked after.
@@ -147,6 +151,7 @@ struct Kept {
     watch: Watch,
     checks: Vec<Check>,
     agent: Option<AgentWord>,
+    flaps: Flaps,
     /// Where it stood when it was last told of.
     last: Option<Effective>,
 }
@@ -163,6 +168,8 @@ pub struct Keeper {
     quorums_lost: BTreeSet<ServiceKey>,
     overlay: Overlay,
     agenda: BTreeSet<(Instant, CheckId)>,
+    /// Servers that are held out, by when they are let go.
+    held: BTreeSet<(Instant, ServerId)>,
     dirty: BTreeSet<ServiceKey>,
     /// Services whose changes were refused, to be settled with the next that has news.
     put_off: BTreeSet<ServiceKey>,
@@ -178,7 +185,7 @@ impl Keeper {
 
     /// The keeper that another daemon's memory is of. What it knew of servers, it knows again.
     pub fn remembering(seed: u64, memory: Memory, pools: &Pools, now: Instant) -> Self {
-        let Memory { overlay, operators, agents, down, awaited, quorums_lost } = memory;
+        let Memory { overlay, operators, agents, down, awaited, quorums_lost, held } = memory;
         let mut keeper = Self::new(seed);
         keeper.overlay = overlay;
         keeper.operators = operators.into_iter().collect();
@@ -192,6 +199,11 @@ impl Keeper {
         keeper.look_after(pools, judged, now);
         for (id, word) in agents {
             keeper.servers.get_mut(&id).into_iter().for_each(|kept| kept.agent = Some(word));
+        }
+        for (id, points) in held {
+            let damped = keeper.servers.get_mut(&id).filter(|kept| kept.watch.damping.is_some());
+            damped.into_iter().for_each(|kept| kept.flaps = Flaps::held_with(points, now));
+            keeper.expect_release(id);
         }
         keeper.dirty.extend(keeper.overlay.services());
         keeper
@@ -210,6 +222,7 @@ impl Keeper {
             down: of(&|kept| kept.health() == Health::Down),
             awaited: of(&|kept| kept.health() == Health::Unknown && kept.watch.alpha),
             quorums_lost: self.quorums_lost.iter().copied().collect(),
+            held: self.servers.iter().filter_map(|(id, kept)| Some((*id, kept.flaps.of_held()?))).collect(),
         }
     }
 
@@ -231,11 +244,13 @@ impl Keeper {
         self.dirty.extend(changed.collect::<Vec<_>>());
         self.pools.clone_from(pools);
         self.agenda.clear();
+        self.held.clear();
         for (key, pool) in pools {
             for (server, watch) in &pool.servers {
                 let id = (*key, *server);
                 let kept = self.keep(id, watch, before.remove(&id), judged(&id), now);
                 self.servers.insert(id, kept);
+                self.expect_release(id);
             }
         }
     }
@@ -264,7 +279,9 @@ impl Keeper {
         let wakes = checks.iter().enumerate().map(|(at, check)| (check.wakes_at(), (id, at)));
         self.agenda.extend(wakes);
         let agent = before.as_ref().and_then(|kept| kept.agent).filter(|_| watch.agent.is_some());
-        Kept { watch: watch.clone(), checks, agent, last: before.and_then(|kept| kept.last) }
+        let same_damping = before.as_ref().filter(|kept| kept.watch.damping == watch.damping);
+        let flaps = same_damping.map(|kept| kept.flaps).unwrap_or_default();
+        Kept { watch: watch.clone(), checks, agent, flaps, last: before.and_then(|kept| kept.last) }
     }
 
     fn seed_of(&self, check: CheckId) -> u64 {
@@ -277,11 +294,14 @@ impl Keeper {
 
     /// When it wants a [`Keeper::tick`].
     pub fn wakes_at(&self) -> Option<Instant> {
-        self.agenda.first().map(|(at, _)| *at)
+        let check = self.agenda.first().map(|(at, _)| *at);
+        let release = self.held.first().map(|(at, _)| *at);
+        check.into_iter().chain(release).min()
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Instant) -> Vec<Task> {
+        self.let_go(now);
         let mut tasks = Vec::new();
         while let Some((_, check)) = self.agenda.first().filter(|(at, _)| *at <= now).copied() {
             let effects = self.step(check, Event::Tick, now);
@@ -308,9 +328,39 @@ impl Keeper {
             return Effects::default();
         };
         self.agenda.remove(&(check.wakes_at(), id));
+        let was_up = check.judgement() == Judgement::Up;
         let effects = check.step(event, now);
         self.agenda.insert((check.wakes_at(), id));
+        if was_up && effects.judged == Some(Judgement::Down) {
+            self.count_failure(id.0, now);
+        }
         effects
+    }
+
+    /// One of a server's checks failed; if the others do not, the server broke just now.
+    fn count_failure(&mut self, id: ServerId, now: Instant) {
+        let Some(kept) = self.servers.get_mut(&id) else { return };
+        let down = kept.checks.iter().filter(|check| check.judgement() == Judgement::Down).count();
+        if let Some(half_life) = kept.watch.damping.filter(|_| down == 1) {
+            kept.flaps.broke(half_life, now);
+            self.expect_release(id);
+        }
+    }
+
+    /// Has a server that is held out let go in time.
+    fn expect_release(&mut self, id: ServerId) {
+        self.held.retain(|(_, held)| *held != id);
+        self.held.extend(self.servers.get(&id).and_then(Kept::free_at).map(|at| (at, id)));
+    }
+
+    fn let_go(&mut self, now: Instant) {
+        while let Some((_, id)) = self.held.first().filter(|(at, _)| *at <= now).copied() {
+            self.held.pop_first();
+            let Some(kept) = self.servers.get_mut(&id) else { continue };
+            if kept.watch.damping.is_some_and(|half_life| kept.flaps.let_go(half_life, now)) {
+                self.dirty.insert(id.0);
+            }
+        }
     }
 
     fn note(&mut self, (id, _): CheckId, effects: &Effects) {
@@ -358,6 +408,9 @@ impl Keeper {
     pub fn operator_said(&mut self, server: ServerId, word: OperatorWord) {
         if word == OperatorWord::Enabled {
             self.operators.remove(&server);
+            // Who says so knows why it broke.
+            self.servers.get_mut(&server).into_iter().for_each(|kept| kept.flaps = Flaps::default());
+            self.expect_release(server);
         } else {
             self.operators.insert(server, word);
         }
@@ -445,7 +498,7 @@ impl Keeper {
 
     /// What is to change in what is in force, after all that was heard. What was stated is held until
     /// [`Keeper::carried_out`] is told, so that a memory taken in between is right whether it was done or not.
-    pub fn settle(&mut self, in_force: &Model) -> Settlement {
+    pub fn settle(&mut self, in_force: &Model, now: Instant) -> Settlement {
         if self.dirty.is_empty() {
             return Settlement::default();
         }
@@ -455,7 +508,7 @@ impl Keeper {
             let Some(service) = in_force.service(&key) else { continue };
             let stated = self.overlay.stated_servers(service).to_vec();
             let settled = self.settled(service, &stated);
-            self.tell(key, &settled, &stated, &mut settlement);
+            self.tell(key, &settled, &stated, now, &mut settlement);
             let placed = placed(&service.servers, &settled.servers);
             settlement.changes.extend(difference(service, &placed));
             self.remember(key, &settled, &stated);
@@ -500,6 +553,7 @@ impl Keeper {
             configured: spec.weight,
             operator: self.operators.get(&id).copied().unwrap_or_default(),
             health: kept.map(Kept::health).unwrap_or_default(),
+            is_held: kept.is_some_and(|kept| kept.flaps.is_held()),
             agent: kept.and_then(|kept| kept.agent),
             policy: kept.map(Kept::policy).unwrap_or_default(),
         };
@@ -512,6 +566,7 @@ impl Keeper {
         service: ServiceKey,
         settled: &Settled,
         stated: &[ServerSpec],
+        now: Instant,
         settlement: &mut Settlement,
     ) {
         for (spec, effective) in stated.iter().zip(&settled.effective) {
@@ -524,7 +579,7 @@ impl Keeper {
                 server,
                 effective: *effective,
                 before: kept.last,
-                detail: kept.detail(),
+                detail: kept.detail(*effective, now),
             });
             let is_up = !effective.reason.is_failure();
             let was_up = kept.last.is_none_or(|last| !last.reason.is_failure());
@@ -552,13 +607,13 @@ impl Keeper {
     }
 
     /// How the servers fare that are looked after, or of which an operator said something.
-    pub fn standings(&self, in_force: &Model) -> Vec<Standing> {
+    pub fn standings(&self, in_force: &Model, now: Instant) -> Vec<Standing> {
         let kept = self.operators.keys().chain(self.servers.keys()).map(|(key, _)| *key);
         let services = kept.collect::<BTreeSet<_>>().into_iter().filter_map(|key| in_force.service(&key));
-        services.flat_map(|service| self.standings_of(service)).collect()
+        services.flat_map(|service| self.standings_of(service, now)).collect()
     }
 
-    fn standings_of(&self, service: &Service) -> Vec<Standing> {
+    fn standings_of(&self, service: &Service, now: Instant) -> Vec<Standing> {
         let key = service.spec.key;
         let stated = self.overlay.stated_servers(service);
         let settled = self.settled(service, stated);
@@ -572,7 +627,7 @@ impl Keeper {
                 health: inputs.health,
                 operator: inputs.operator,
                 agent: inputs.agent,
-                detail: self.servers.get(&id).and_then(Kept::detail),
+                detail: self.servers.get(&id).and_then(|kept| kept.detail(*effective, now)),
             }
         };
         stated.iter().zip(&settled.effective).map(standing).collect()
@@ -597,11 +652,23 @@ impl Kept {
         Policy { inhibit_on_failure: self.watch.inhibit_on_failure, alpha: self.watch.alpha }
     }
 
-    /// Why a check fails.
-    fn detail(&self) -> Option<String> {
+    /// When it is held out no more, if it is.
+    fn free_at(&self) -> Option<Instant> {
+        self.flaps.free_at(self.watch.damping?)
+    }
+
+    /// For how long it is held out, or why a check fails.
+    fn detail(&self, stands: Effective, now: Instant) -> Option<String> {
+        if stands.reason == Reason::Flapping {
+            return self.free_at().map(|at| for_seconds(at.saturating_duration_since(now)));
+        }
         let failing = self.checks.iter().find_map(Check::reason);
         failing.map(str::to_owned)
     }
+}
+
+fn for_seconds(time: Duration) -> String {
+    format!("for {} s more", time.as_millis().div_ceil(1000))
 }
 
 /// These servers as they come to stand: those that were there before keep their order, and a server that comes back is the newest.

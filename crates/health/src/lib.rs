@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod check;
 pub mod effective;
+pub mod flaps;
 pub mod keeper;
 pub mod overlay;
 pub mod pool;

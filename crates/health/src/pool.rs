@@ -28,10 +28,13 @@ pub struct Settled {
 /// Settles a service. `had_quorum`: before this; a service begins with one.
 pub fn settle(pool: &Pool, members: &[Member], had_quorum: bool) -> Settled {
     let panics = panics(pool, members);
-    let mut effective: Vec<Effective> = members
-        .iter()
-        .map(|member| if panics { unbelieved(&member.inputs) } else { effective(&member.inputs) })
-        .collect();
+    let stands =
+        |member: &Member| if panics { unbelieved(&member.inputs) } else { effective(&member.inputs) };
+    let mut effective: Vec<Effective> = members.iter().map(stands).collect();
+    if pool.sorry.is_none() && effective.iter().all(|effective| effective.place.weight() == 0) {
+        // Who flaps serves better than nobody.
+        effective = members.iter().map(|member| stands(&let_go(member))).collect();
+    }
     let has_quorum = has_quorum(pool, members, &effective, had_quorum);
     // A command may have made the sorry server one of the others meanwhile.
     let is_other = |sorry: &ServerSpec| members.iter().all(|member| member.spec.key != sorry.key);
@@ -47,21 +50,26 @@ pub fn settle(pool: &Pool, members: &[Member], had_quorum: bool) -> Settled {
     Settled { has_quorum, servers: placed.chain(sorry).collect(), effective }
 }
 
+/// The same member if it were not held out.
+fn let_go(member: &Member) -> Member {
+    Member { inputs: Inputs { is_held: false, ..member.inputs }, ..*member }
+}
+
 /// Are so few of the checked servers up that it may be the checks that fail?
 fn panics(pool: &Pool, members: &[Member]) -> bool {
     let checked = members.iter().filter(|member| member.inputs.health != Health::Unchecked);
     let (up, down): (Vec<&Member>, Vec<&Member>) =
-        checked.partition(|member| member.inputs.health != Health::Down);
+        checked.partition(|member| member.inputs.health != Health::Down && !member.inputs.is_held);
     !down.is_empty() && up.len() * 100 < pool.panic as usize * (up.len() + down.len())
 }
 
 /// Where a server would stand if its checks had not failed.
 fn unbelieved(inputs: &Inputs) -> Effective {
     let believed = effective(inputs);
-    if believed.reason != Reason::CheckFailed {
+    if !matches!(believed.reason, Reason::CheckFailed | Reason::Flapping) {
         return believed;
     }
-    let otherwise = effective(&Inputs { health: Health::Up, ..*inputs });
+    let otherwise = effective(&Inputs { health: Health::Up, is_held: false, ..*inputs });
     let reason = if otherwise.reason == Reason::AsConfigured { Reason::Panic } else { otherwise.reason };
     Effective { reason, ..otherwise }
 }
@@ -174,6 +182,26 @@ mod tests {
         let settled = settle(&pool, &drained, true);
         assert_eq!(settled.effective[0], Effective { place: Place::In(0), reason: Reason::Drained });
         assert_eq!(settle(&Pool::default(), &members(&[DOWN, DOWN]), true).servers, []);
+    }
+
+    #[test]
+    fn who_is_held_out_serves_where_nobody_else_would() {
+        let held = |host| {
+            let member = member(host, 1, UP);
+            Member { inputs: Inputs { is_held: true, ..member.inputs }, ..member }
+        };
+        let reasons = |settled: &Settled| settled.effective.iter().map(|e| e.reason).collect::<Vec<_>>();
+        let one_of_two = settle(&Pool::default(), &[held(1), member(2, 1, UP)], true);
+        assert_eq!(one_of_two.servers, [server(2, 1)]);
+        assert_eq!(reasons(&one_of_two), [Reason::Flapping, Reason::AsConfigured]);
+        let no_other = settle(&Pool::default(), &[held(1), member(2, 1, DOWN)], true);
+        assert_eq!(no_other.servers, [server(1, 1)]);
+        assert_eq!(reasons(&no_other), [Reason::AsConfigured, Reason::CheckFailed]);
+        let with_sorry = settle(&sorry(), &[held(1), member(2, 1, DOWN)], true);
+        assert_eq!(with_sorry.servers, [server(99, 1)]);
+        let panicking =
+            settle(&Pool { panic: 50, ..Pool::default() }, &[held(1), held(2), member(3, 1, UP)], true);
+        assert_eq!(reasons(&panicking), [Reason::Panic, Reason::Panic, Reason::AsConfigured]);
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Site {
     }
 
     fn settle(&mut self) {
-        let settlement = self.keeper.settle(&self.in_force);
+        let settlement = self.keeper.settle(&self.in_force, self.now);
         for change in &settlement.changes {
             self.in_force.apply(change).unwrap_or_else(|why| panic!("{change:?}: {why}"));
         }
@@ -106,7 +106,7 @@ impl Site {
 
     /// A daemon is killed when it has written down what it was about to do, and another goes on.
     fn crash(&mut self) {
-        self.keeper.settle(&self.in_force);
+        self.keeper.settle(&self.in_force, self.now);
         self.restart();
     }
 
@@ -202,6 +202,69 @@ fn connections_of_a_broken_server_end_where_that_is_wanted_and_of_no_other() {
     assert_eq!(keeping.told.resets, []);
 }
 
+/// Breaks a server for as long as it takes to be noticed, and mends it.
+fn flap(site: &mut Site, host: u8) {
+    site.breaks(host);
+    site.pass(seconds(4));
+    site.mends(host);
+    site.pass(seconds(4));
+}
+
+#[test]
+fn a_server_that_flaps_is_held_out_and_let_go() {
+    let mut site = Site::new(&three("damping = \"1m\"\nnotify_up = \"up\"\n"));
+    site.pass(seconds(2));
+    for _ in 0..2 {
+        flap(&mut site, 2);
+        assert_eq!(site.serving().len(), 3, "it is back at once");
+    }
+    flap(&mut site, 2);
+    assert_eq!(site.serving(), [(1, 1), (3, 1)]);
+    assert_eq!(site.notices(), ["up", "up"], "not the third time");
+    let shown = site.keeper.standings(&site.in_force, site.now);
+    let held = &shown[1];
+    assert_eq!((held.effective.reason, held.health), (Reason::Flapping, Health::Up));
+    let left = held.detail.as_deref().and_then(|detail| detail.strip_prefix("for ")?.strip_suffix(" s more"));
+    let left: u64 = left.and_then(|left| left.parse().ok()).unwrap_or_else(|| panic!("{held:?}"));
+    site.pass(seconds(left - 2));
+    assert_eq!(site.serving().len(), 2, "{left} s are not over");
+    site.pass(seconds(3));
+    assert_eq!(site.serving().len(), 3);
+    assert_eq!(site.notices(), ["up", "up", "up"]);
+    assert_eq!(site.keeper.wakes_at().map(|at| at <= site.now + seconds(2)), Some(true), "checks go on");
+}
+
+#[test]
+fn who_is_held_out_stays_so_when_the_daemon_changes_and_goes_when_an_operator_says_so() {
+    let mut site = Site::new(&three("damping = \"1m\"\n"));
+    site.pass(seconds(2));
+    (0..3).for_each(|_| flap(&mut site, 2));
+    site.restart();
+    site.pass(seconds(30));
+    assert_eq!(site.serving(), [(1, 1), (3, 1)]);
+    site.operator(2, OperatorWord::Enabled);
+    assert_eq!(site.serving().len(), 3);
+    flap(&mut site, 2);
+    assert_eq!(site.serving().len(), 3, "what was is forgotten");
+}
+
+#[test]
+fn a_server_that_breaks_again_while_it_is_held_out_is_held_for_longer() {
+    let held_for = |flaps: usize| {
+        let mut site = Site::new(&three("damping = \"1m\"\n"));
+        site.pass(seconds(2));
+        (0..flaps).for_each(|_| flap(&mut site, 2));
+        let mut waited = 0;
+        while site.serving().len() < 3 {
+            site.pass(seconds(1));
+            waited += 1;
+        }
+        waited
+    };
+    let (three, five) = (held_for(3), held_for(5));
+    assert!((60..120).contains(&three) && five > three + 15 && five <= 240, "{three} s, {five} s");
+}
+
 #[test]
 fn with_alpha_a_server_serves_only_after_its_first_check() {
     let mut site = Site::new(&three("alpha = true\n"));
@@ -238,7 +301,8 @@ fn the_operators_word_wins_until_it_is_taken_back() {
     site.pass(seconds(5));
     site.restart();
     assert_eq!(site.serving(), [(1, 0), (3, 1)]);
-    let standing = site.keeper.standings(&site.in_force).into_iter().find(|s| s.stated.key == server(2));
+    let standing =
+        site.keeper.standings(&site.in_force, site.now).into_iter().find(|s| s.stated.key == server(2));
     let standing = standing.expect("it is looked after");
     assert_eq!((standing.operator, standing.health), (OperatorWord::Disabled, Health::Up));
     assert_eq!(standing.effective.reason, Reason::Disabled);
@@ -324,7 +388,7 @@ fn what_the_director_refuses_is_not_taken_for_done() {
     site.mends(2);
     let key = site.service();
     site.keeper.operator_said((key, server(1)), OperatorWord::Disabled);
-    let settlement = site.keeper.settle(&site.in_force);
+    let settlement = site.keeper.settle(&site.in_force, site.now);
     assert!(!settlement.is_empty());
     site.keeper.refused(settlement);
     assert_eq!(site.stated().len(), 3);
@@ -446,8 +510,8 @@ proptest! {
                 }
             }
             prop_assert_eq!(site.stated(), stated.clone());
-            prop_assert!(site.keeper.settle(&site.in_force).is_empty());
-            for standing in site.keeper.standings(&site.in_force) {
+            prop_assert!(site.keeper.settle(&site.in_force, site.now).is_empty());
+            for standing in site.keeper.standings(&site.in_force, site.now) {
                 let now = site.in_force.services()[0].server(&standing.stated.key).map(|spec| spec.weight);
                 let place = standing.effective.place;
                 prop_assert_eq!(now, if place == Place::Out { None } else { Some(place.weight()) });

@@ -57,6 +57,8 @@ pub struct Watch {
     pub inhibit_on_failure: bool,
     /// What becomes of its connections when it fails.
     pub on_failure: OnFailure,
+    /// The time in which half of its failures is forgotten; with too many it is held out. `None`: it never is.
+    pub damping: Option<Duration>,
     /// Run when it comes up.
     pub notify_up: Option<Command>,
     /// Run when it goes down.

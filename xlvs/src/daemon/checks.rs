@@ -166,7 +166,7 @@ pub fn settle(daemon: &Rc<Daemon>) {
     if !daemon.checks.keeper.borrow().is_unsettled() {
         return;
     }
-    let settlement = daemon.checks.keeper.borrow_mut().settle(daemon.engine.borrow().model());
+    let settlement = daemon.checks.keeper.borrow_mut().settle(daemon.engine.borrow().model(), Instant::now());
     daemon.checks.remember_or_tell(&daemon.options.paths);
     let by = events::who_settled(&settlement.news);
     let changed = events::of_changes(&settlement.changes, daemon.engine.borrow().model(), by).concat();

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter, Lines};
@@ -126,9 +126,9 @@ pub async fn answer(daemon: &Daemon, request: Request) -> Answer {
         Request::Alter { what, only_plan, by } => {
             planned(configure::alter(daemon, &what, only_plan, by).await)
         }
-        Request::Standings => {
-            Answer::Standings(daemon.checks.keeper.borrow().standings(daemon.engine.borrow().model()))
-        }
+        Request::Standings => Answer::Standings(
+            daemon.checks.keeper.borrow().standings(daemon.engine.borrow().model(), Instant::now()),
+        ),
         Request::Saved => Answer::Text(site::stated(daemon).to_toml()),
         Request::History => daemon.site.borrow().revisions.list().map_or_else(failed, Answer::History),
         Request::Model => Answer::Model(Box::new(site::stated(daemon).model)),

@@ -1,5 +1,8 @@
 //! How a service's servers are looked after.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use super::check::{self, Named};
 use super::entry::Entry;
 use super::section::Layers;
@@ -8,6 +11,9 @@ use crate::watch::{Command, OnFailure, Pool, Watch};
 
 /// The greatest quorum.
 const MAX_QUORUM: u32 = i32::MAX as u32;
+
+/// Half-lives of failures; 0: they are not counted.
+const DAMPING: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400);
 
 /// What is said of the service as a whole.
 pub(super) fn read(layers: &Layers<'_>) -> Pool {
@@ -40,6 +46,7 @@ pub(super) fn check_unused(layers: &Layers<'_>, named: &Named<'_>) {
     let flags = ["alpha", "inhibit_on_failure"].iter().filter_map(|key| layers.get(key));
     flags.for_each(|entry| _ = entry.flag());
     layers.get("on_failure").iter().for_each(|entry| _ = on_failure(entry));
+    layers.get("damping").iter().for_each(|entry| _ = entry.duration(DAMPING));
     let commands = ["notify_up", "notify_down"].iter().filter_map(|key| layers.get(key));
     commands.for_each(|entry| _ = command(&entry));
 }
@@ -69,6 +76,11 @@ pub(super) fn watch(
         useless(layers, &entry, !watched, "a `check` or an `agent`");
         on_failure(&entry).filter(|_| watched)
     });
+    let damping = layers.get("damping").and_then(|entry| {
+        let half_life = entry.duration(DAMPING).filter(|half_life| !half_life.is_zero())?;
+        useless(layers, &entry, checks.is_empty(), "a `check`");
+        Some(half_life).filter(|_| !checks.is_empty())
+    });
     let notify = |key: &str| {
         let entry = layers.get(key)?;
         let command = command(&entry);
@@ -82,6 +94,7 @@ pub(super) fn watch(
         alpha,
         inhibit_on_failure,
         on_failure: on_failure.unwrap_or_default(),
+        damping,
         notify_up,
         notify_down,
     }

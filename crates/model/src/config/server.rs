@@ -23,6 +23,7 @@ pub(super) const KEYS: &[&str] = &[
     "alpha",
     "inhibit_on_failure",
     "on_failure",
+    "damping",
     "notify_up",
     "notify_down",
 ];

@@ -319,6 +319,7 @@ fn watch_pairs(watch: &Watch) -> Pairs {
     if watch.on_failure != OnFailure::default() {
         pairs.push(("on_failure", quoted(watch.on_failure.word())));
     }
+    pairs.extend(watch.damping.map(|half_life| ("damping", quoted(&time(half_life)))));
     pairs.extend(watch.notify_up.as_ref().map(|command| ("notify_up", words(command))));
     pairs.extend(watch.notify_down.as_ref().map(|command| ("notify_down", words(command))));
     pairs

@@ -175,20 +175,26 @@ fn any_pool() -> impl Strategy<Value = Pool> {
 
 fn any_watch() -> impl Strategy<Value = Watch> {
     let words = (option::of(any_command()), option::of(any_command()));
-    (vec(any_check(), 0..3), option::of(any_agent()), any::<(bool, bool, bool)>(), words).prop_map(
-        |(checks, agent, (alpha, inhibit, reset), (notify_up, notify_down))| {
+    (
+        vec(any_check(), 0..3),
+        option::of(any_agent()),
+        any::<(bool, bool, bool)>(),
+        words,
+        option::of(1..9_u64),
+    )
+        .prop_map(|(checks, agent, (alpha, inhibit, reset), (notify_up, notify_down), damping)| {
             let watched = !checks.is_empty() || agent.is_some();
             Watch {
                 alpha: alpha && !checks.is_empty(),
                 inhibit_on_failure: inhibit && watched,
+                damping: damping.filter(|_| !checks.is_empty()).map(Duration::from_secs),
                 on_failure: if reset && watched { OnFailure::Reset } else { OnFailure::Keep },
                 notify_up: notify_up.filter(|_| watched),
                 notify_down: notify_down.filter(|_| watched),
                 checks,
                 agent,
             }
-        },
-    )
+        })
 }
 
 fn any_command() -> impl Strategy<Value = Command> {

@@ -70,6 +70,9 @@ pub fn of_news(news: &News) -> Option<Happening> {
             match (before.is_some_and(|before| before.reason.is_failure()), is_failure) {
                 (false, true) => Some(Happening::ServerDown { which, reason }),
                 (true, false) => Some(Happening::ServerUp { which, reason }),
+                (true, true) if effective.reason == Reason::Flapping => {
+                    Some(Happening::ServerHeld { which, reason })
+                }
                 _ => None,
             }
         }
@@ -105,7 +108,8 @@ pub fn who_settled(news: &[News]) -> impl Fn(&Which) -> By {
 fn who(reason: Reason) -> By {
     match reason {
         Reason::Disabled | Reason::Drained | Reason::AsConfigured => By::Operator,
-        Reason::CheckFailed | Reason::AwaitsFirstCheck | Reason::Panic | Reason::NoQuorum => By::Check,
+        Reason::CheckFailed | Reason::Flapping | Reason::AwaitsFirstCheck => By::Check,
+        Reason::Panic | Reason::NoQuorum => By::Check,
         Reason::AgentMaint | Reason::AgentDown | Reason::AgentDrain | Reason::AgentShare(_) => By::Agent,
     }
 }
@@ -179,6 +183,9 @@ mod tests {
         assert_eq!(down, Some(Happening::ServerDown { which: which(1), reason }));
         let up = of_news(&news(1, Some(Reason::CheckFailed), Reason::AsConfigured));
         assert_eq!(up, Some(Happening::ServerUp { which: which(1), reason: "as configured".to_owned() }));
+        let held = of_news(&news(1, Some(Reason::CheckFailed), Reason::Flapping));
+        let reason = "it fails too often and is held out: connection refused".to_owned();
+        assert_eq!(held, Some(Happening::ServerHeld { which: which(1), reason }));
         assert_eq!(of_news(&news(1, None, Reason::AsConfigured)), None);
         assert_eq!(of_news(&news(1, Some(Reason::CheckFailed), Reason::AgentDown)), None);
     }

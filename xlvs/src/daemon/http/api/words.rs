@@ -106,6 +106,8 @@ pub struct ServerWords {
     /// What becomes of its connections when it fails: `keep` or `reset`.
     #[schema(default = "keep")]
     on_failure: Option<String>,
+    /// The time in which half of its failures is forgotten; with too many it is held out.
+    damping: Option<Time>,
     /// A command.
     #[schema(value_type = Option<Value>)]
     notify_up: Option<Value>,
