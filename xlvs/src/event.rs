@@ -72,6 +72,14 @@ pub enum Happening {
         /// Why, and for how long.
         reason: String,
     },
+    /// A check of a server succeeds and warns of something that will be wrong, such as the end of a certificate.
+    ServerWarning {
+        /// Which.
+        #[serde(flatten)]
+        which: Which,
+        /// Of what; none: it warns no more.
+        warning: Option<String>,
+    },
     /// The servers of a service are enough again.
     QuorumGained {
         /// Of which service.
@@ -207,6 +215,8 @@ impl fmt::Display for Happening {
             Self::ServerUp { which, reason } => write!(f, "{which} is up: {reason}"),
             Self::ServerDown { which, reason } => write!(f, "{which} is down: {reason}"),
             Self::ServerHeld { which, reason } => write!(f, "{which} stays out: {reason}"),
+            Self::ServerWarning { which, warning: Some(warning) } => write!(f, "{which}: {warning}"),
+            Self::ServerWarning { which, warning: None } => write!(f, "{which}: nothing to warn of any more"),
             Self::QuorumGained { service } => write!(f, "{} has its quorum", plan::service(service)),
             Self::QuorumLost { service } => write!(f, "{} has lost its quorum", plan::service(service)),
             Self::WeightChanged { which, from, to, by } => {

@@ -138,6 +138,7 @@ fn as_stated(service: ServiceKey, stated: ServerSpec) -> Standing {
         operator: OperatorWord::Enabled,
         agent: None,
         detail: None,
+        warning: None,
     }
 }
 
@@ -157,6 +158,9 @@ fn line(standing: &Standing, paint: Paint) -> String {
     let mut line = format!("  -> {:<24} {weight}, {health}", plan::server(&stated.key));
     if effective.reason != Reason::AsConfigured || standing.detail.is_some() {
         line += &format!(": {}", reason(standing));
+    }
+    if let Some(warning) = &standing.warning {
+        line += &paint.yellow(&format!("; {warning}"));
     }
     line
 }
@@ -188,10 +192,13 @@ mod tests {
             detail: detail.map(str::to_owned),
             ..as_stated(service.spec.key, service.servers[at])
         };
+        let mut ending =
+            standing(3, Place::In(4), Reason::AsConfigured, Health::Up, Some("connection refused"));
+        ending.warning = Some("its certificate expires on 2024-10-04T00:00:00Z".to_owned());
         let known = vec![
             standing(1, Place::Out, Reason::CheckFailed, Health::Down, Some("status 503")),
             standing(2, Place::In(2), Reason::AgentShare(50), Health::Up, None),
-            standing(3, Place::In(4), Reason::AsConfigured, Health::Up, Some("connection refused")),
+            ending,
         ];
         let lines: Vec<String> =
             all(&model, known).iter().map(|standing| line(standing, Paint::of_nothing())).collect();
@@ -199,7 +206,7 @@ mod tests {
             "  -> 10.0.0.1:80              weight 4, unchecked",
             "  -> 10.0.0.2:80              out, weight 4 when back, down: a check failed: status 503",
             "  -> 10.0.0.3:80              weight 2 of 4, up: its agent says 50 %",
-            "  -> 10.0.0.4:80              weight 4, up: last check: connection refused",
+            "  -> 10.0.0.4:80              weight 4, up: last check: connection refused; its certificate expires on 2024-10-04T00:00:00Z",
         ];
         assert_eq!(lines, told);
     }

@@ -73,9 +73,9 @@ fn for_people(answer: &Answer, paint: Paint) -> io::Result<String> {
                 | Happening::TableFull { .. }
                 | Happening::InterfaceDetached { .. } => paint.red(&line),
                 Happening::ServerUp { .. } | Happening::QuorumGained { .. } => paint.green(&line),
-                Happening::ServerHeld { .. } | Happening::TablePressure { percent: 1.., .. } => {
-                    paint.yellow(&line)
-                }
+                Happening::ServerHeld { .. }
+                | Happening::ServerWarning { warning: Some(_), .. }
+                | Happening::TablePressure { percent: 1.., .. } => paint.yellow(&line),
                 _ => line,
             }
         }

@@ -25,6 +25,8 @@ pub enum Judgement {
 pub enum Outcome {
     /// As it should.
     Success,
+    /// As it should, but something will be wrong, in a few words.
+    Warning(String),
     /// Otherwise, with the reason in a few words.
     Failure(String),
     /// It could not be made, and so says nothing about the server.
@@ -49,6 +51,8 @@ pub struct Effects {
     pub abandon: Option<u64>,
     /// The judgement is another now.
     pub judged: Option<Judgement>,
+    /// The warning is another now, or there is none any more.
+    pub rewarned: bool,
 }
 
 /// See the module.
@@ -58,6 +62,7 @@ pub struct Check {
     chance: Chance,
     judgement: Judgement,
     reason: Option<String>,
+    warning: Option<String>,
     /// Outcomes in a row that speak against the judgement.
     against: u32,
     /// Failures in a row that were not counted but retried.
@@ -89,6 +94,7 @@ impl Check {
             chance,
             judgement,
             reason: None,
+            warning: None,
             against: 0,
             retried: 0,
             phase: Phase::Waiting(first),
@@ -104,6 +110,11 @@ impl Check {
     /// Why the last probe failed, if it did.
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
+    }
+
+    /// What will be wrong, as the last probe that succeeded has it.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
     }
 
     /// When it wants a [`Event::Tick`].
@@ -124,15 +135,16 @@ impl Check {
             }
             (Event::Tick, Phase::Probing(began)) if now >= began + self.timing.timeout => {
                 let judged = self.failed("no answer in time".to_owned(), began, now);
-                Effects { abandon: Some(self.probes), judged, probe: None }
+                Effects { abandon: Some(self.probes), judged, ..Effects::default() }
             }
             (Event::Ended(probe, outcome), Phase::Probing(began)) if probe == self.probes => {
-                let judged = match outcome {
-                    Outcome::Success => self.succeeded(began, now),
-                    Outcome::Failure(why) => self.failed(why, began, now),
-                    Outcome::NotMade(why) => self.learned_nothing(why, began, now),
+                let (judged, rewarned) = match outcome {
+                    Outcome::Success => (self.succeeded(began, now), self.warn(None)),
+                    Outcome::Warning(of) => (self.succeeded(began, now), self.warn(Some(of))),
+                    Outcome::Failure(why) => (self.failed(why, began, now), false),
+                    Outcome::NotMade(why) => (self.learned_nothing(why, began, now), false),
                 };
-                Effects { judged, ..Effects::default() }
+                Effects { judged, rewarned, ..Effects::default() }
             }
             _ => Effects::default(),
         }
@@ -150,6 +162,12 @@ impl Check {
             Judgement::Unknown => self.judge(Judgement::Up),
             Judgement::Down => self.speaks_against(self.timing.rise, Judgement::Up),
         }
+    }
+
+    fn warn(&mut self, warning: Option<String>) -> bool {
+        let is_news = self.warning != warning;
+        self.warning = warning;
+        is_news
     }
 
     fn failed(&mut self, why: String, began: Instant, now: Instant) -> Option<Judgement> {
@@ -328,6 +346,23 @@ mod tests {
             );
             site.probe();
         }
+    }
+
+    #[test]
+    fn a_warning_is_a_success_and_is_news_once() {
+        let mut site = Site::new(TIMING, Judgement::Unknown);
+        let mut ends = |outcome: Outcome| {
+            let (probe, _) = site.probe();
+            let effects = site.check.step(Event::Ended(probe, outcome), site.now);
+            (effects.judged, effects.rewarned, site.check.warning().map(str::to_owned))
+        };
+        let late = || Some("it is late".to_owned());
+        let warning = || Outcome::Warning("it is late".to_owned());
+        assert_eq!(ends(warning()), (Some(Judgement::Up), true, late()));
+        assert_eq!(ends(warning()), (None, false, late()));
+        assert_eq!(ends(Outcome::Failure("refused".to_owned())), (None, false, late()));
+        assert_eq!(ends(Outcome::Success), (None, true, None));
+        assert_eq!(ends(Outcome::Success), (None, false, None));
     }
 
     #[test]

@@ -66,6 +66,13 @@ pub enum News {
         /// What its checks say, if one failed; for how long it is held out, if it is.
         detail: Option<String>,
     },
+    /// A check of a server warns of something, or does not any more.
+    Warning {
+        /// Which.
+        server: ServerId,
+        /// Of what.
+        of: Option<String>,
+    },
     /// The servers of a service serve again, or do not serve any more.
     Quorum {
         /// Which service.
@@ -127,6 +134,8 @@ pub struct Standing {
     pub agent: Option<AgentWord>,
     /// Why its checks fail, or for how long it is held out.
     pub detail: Option<String>,
+    /// What its checks warn of, though they succeed.
+    pub warning: Option<String>,
 }
 
 /// What the next daemon must know to go on.
@@ -173,6 +182,8 @@ pub struct Keeper {
     dirty: BTreeSet<ServiceKey>,
     /// Services whose changes were refused, to be settled with the next that has news.
     put_off: BTreeSet<ServiceKey>,
+    /// Servers of which checks warn of something else than before.
+    rewarned: BTreeSet<ServerId>,
     /// Services that are settled and not yet in force so.
     on_the_way: Vec<ServiceKey>,
 }
@@ -367,6 +378,9 @@ impl Keeper {
         if effects.judged.is_some() {
             self.dirty.insert(id.0);
         }
+        if effects.rewarned {
+            self.rewarned.insert(id);
+        }
     }
 
     fn probe(&self, check: CheckId, number: u64) -> Option<Task> {
@@ -435,7 +449,7 @@ impl Keeper {
 
     /// Is anything to be settled?
     pub fn is_unsettled(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || !self.rewarned.is_empty()
     }
 
     fn is_kept(&self, key: &ServiceKey) -> bool {
@@ -499,11 +513,14 @@ impl Keeper {
     /// What is to change in what is in force, after all that was heard. What was stated is held until
     /// [`Keeper::carried_out`] is told, so that a memory taken in between is right whether it was done or not.
     pub fn settle(&mut self, in_force: &Model, now: Instant) -> Settlement {
-        if self.dirty.is_empty() {
+        if !self.is_unsettled() {
             return Settlement::default();
         }
-        self.dirty.append(&mut self.put_off);
-        let mut settlement = Settlement { before: self.overlay.clone(), ..Settlement::default() };
+        let news = self.warnings();
+        let mut settlement = Settlement { before: self.overlay.clone(), news, ..Settlement::default() };
+        if !self.dirty.is_empty() {
+            self.dirty.append(&mut self.put_off);
+        }
         for key in std::mem::take(&mut self.dirty) {
             let Some(service) = in_force.service(&key) else { continue };
             let stated = self.overlay.stated_servers(service).to_vec();
@@ -516,6 +533,17 @@ impl Keeper {
             self.on_the_way.push(key);
         }
         settlement
+    }
+
+    /// What checks warn of since it was told last.
+    fn warnings(&mut self) -> Vec<News> {
+        let servers = std::mem::take(&mut self.rewarned).into_iter();
+        servers
+            .filter_map(|server| {
+                let of = self.servers.get(&server)?.warning();
+                Some(News::Warning { server, of })
+            })
+            .collect()
     }
 
     /// What was settled is in force.
@@ -628,6 +656,7 @@ impl Keeper {
                 operator: inputs.operator,
                 agent: inputs.agent,
                 detail: self.servers.get(&id).and_then(|kept| kept.detail(*effective, now)),
+                warning: self.servers.get(&id).and_then(Kept::warning),
             }
         };
         stated.iter().zip(&settled.effective).map(standing).collect()
@@ -655,6 +684,11 @@ impl Kept {
     /// When it is held out no more, if it is.
     fn free_at(&self) -> Option<Instant> {
         self.flaps.free_at(self.watch.damping?)
+    }
+
+    /// What its checks warn of.
+    fn warning(&self) -> Option<String> {
+        self.checks.iter().find_map(Check::warning).map(str::to_owned)
     }
 
     /// For how long it is held out, or why a check fails.

@@ -16,6 +16,8 @@ struct Site {
     now: Instant,
     /// Servers whose probes fail.
     broken: BTreeSet<ServerKey>,
+    /// The server whose probes warn, and of what.
+    warning: Option<(ServerKey, String)>,
     told: Settlement,
 }
 
@@ -32,6 +34,7 @@ impl Site {
             pools: config.pools,
             now,
             broken: BTreeSet::new(),
+            warning: None,
             told: Settlement::default(),
         }
     }
@@ -65,9 +68,12 @@ impl Site {
                 let Task::Probe { check, number, target, .. } = task else {
                     panic!("nothing takes long: {task:?}")
                 };
-                let is_broken = self.broken.contains(&ServerKey { addr: target.ip(), port: target.port() });
+                let asked = ServerKey { addr: target.ip(), port: target.port() };
+                let is_broken = self.broken.contains(&asked);
+                let warning = self.warning.clone().filter(|(server, _)| *server == asked);
+                let fine = warning.map_or(Outcome::Success, |(_, of)| Outcome::Warning(of));
                 let refused = || Outcome::Failure("connection refused".to_owned());
-                let outcome = if is_broken { refused() } else { Outcome::Success };
+                let outcome = if is_broken { refused() } else { fine };
                 self.keeper.ended(check, number, outcome, self.now);
             }
             self.settle();
@@ -263,6 +269,23 @@ fn a_server_that_breaks_again_while_it_is_held_out_is_held_for_longer() {
     };
     let (three, five) = (held_for(3), held_for(5));
     assert!((60..120).contains(&three) && five > three + 15 && five <= 240, "{three} s, {five} s");
+}
+
+#[test]
+fn what_a_check_warns_of_is_told_when_it_begins_and_when_it_ends_and_changes_nothing() {
+    let mut site = Site::new(&three(""));
+    site.pass(seconds(2));
+    for of in [Some("late"), Some("later"), None] {
+        site.warning = of.map(|of| (server(2), of.to_owned()));
+        site.pass(seconds(5));
+        let shown = site.keeper.standings(&site.in_force, site.now);
+        let shown: Vec<_> = shown.iter().map(|standing| standing.warning.as_deref()).collect();
+        assert_eq!(shown, [None, of, None]);
+    }
+    let of =
+        |of: Option<&str>| News::Warning { server: (site.service(), server(2)), of: of.map(str::to_owned) };
+    assert_eq!(site.told.news, [of(Some("late")), of(Some("later")), of(None)]);
+    assert!(site.told.changes.is_empty() && site.told.notices.is_empty(), "{:?}", site.told);
 }
 
 #[test]

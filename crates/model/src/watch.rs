@@ -278,12 +278,20 @@ impl CheckKind {
 }
 
 /// How a check speaks TLS.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSpec {
     /// The name that the server is told (SNI) and that its certificate must be for if it is verified.
     pub sni: Option<String>,
     /// The certificate must be in order.
     pub verify: bool,
+    /// So long before its end it is warned of; zero: never.
+    pub warn_expiry: Duration,
+}
+
+impl Default for TlsSpec {
+    fn default() -> Self {
+        Self { sni: None, verify: false, warn_expiry: Duration::from_secs(14 * 86_400) }
+    }
 }
 
 /// When a check is made, and when it changes its mind.

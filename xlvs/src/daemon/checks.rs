@@ -133,7 +133,7 @@ pub async fn run(daemon: Rc<Daemon>) {
         let now = Instant::now();
         for (check, number, outcome) in first.into_iter().chain(std::iter::from_fn(|| ends.try_recv().ok())) {
             probes.running.remove(&(check, number));
-            daemon.work.checked(outcome == Outcome::Success);
+            daemon.work.checked(matches!(outcome, Outcome::Success | Outcome::Warning(_)));
             keeper.ended(check, number, outcome, now);
         }
         let tasks = keeper.tick(now);
@@ -204,6 +204,13 @@ fn tell(news: &News) {
                 }
                 Place::In(weight) => tracing::warn!(%service, %server, weight, %reason, "server is down"),
                 Place::Out => tracing::warn!(%service, %server, %reason, "server is out"),
+            }
+        }
+        News::Warning { server: (service, server), of } => {
+            let (service, server) = (plan::service(service), plan::server(server));
+            match of {
+                Some(warning) => tracing::warn!(%service, %server, %warning, "a check warns"),
+                None => tracing::info!(%service, %server, "a check warns no more"),
             }
         }
         News::Quorum { service, is_up } => {

@@ -46,6 +46,7 @@ fn site() -> Snapshot {
         operator: Default::default(),
         agent: None,
         detail: detail.map(str::to_owned),
+        warning: None,
     };
     let out = Effective { place: Place::Out, reason: Reason::CheckFailed };
     let half = Effective { place: Place::In(2), reason: Reason::AgentShare(50) };

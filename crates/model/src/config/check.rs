@@ -33,7 +33,7 @@ const COMMON: [&str; 11] = [
 /// Keys of checks over HTTP too.
 const HTTP: [&str; 5] = ["path", "host", "status", "body", "digest"];
 /// Keys of checks over HTTPS too.
-const TLS: [&str; 2] = ["sni", "verify"];
+const TLS: [&str; 3] = ["sni", "verify", "warn_expiry"];
 /// Keys of checks by datagram too.
 const UDP: [&str; 2] = ["send", "answer"];
 /// Keys of questions to name servers too.
@@ -56,6 +56,8 @@ const AGENT_KEYS: &[&str] =
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(86_400);
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 const DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+/// Before the end of a certificate.
+const EXPIRY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3650 * 86_400);
 const TIMES: RangeInclusive<u32> = 1..=1000;
 
 /// The largest share of its weight that an agent may be let ask for, in percent.
@@ -346,15 +348,7 @@ fn whole_path(entry: &Entry<'_>) -> Option<String> {
 fn http(over_tls: bool, section: Option<&Section<'_>>) -> CheckKind {
     let get = |key: &str| section.and_then(|section| section.get(key));
     let text = |key: &str, what: &str| get(key).and_then(|entry| Some(entry.string(what)?.to_owned()));
-    let tls = over_tls.then(|| TlsSpec {
-        sni: get("sni").and_then(|entry| host(&entry)),
-        verify: get("verify").and_then(|entry| entry.flag()).unwrap_or(false),
-    });
-    if let (Some(entry), None) =
-        (get("verify").filter(|e| e.value.get_ref().as_bool() == Some(true)), get("sni"))
-    {
-        entry.misplaced("`verify` needs an `sni`: the name that the certificate is for");
-    }
+    let tls = over_tls.then(|| tls(section));
     let path = text("path", "a path such as \"/health\"").unwrap_or_else(|| "/".to_owned());
     if let Some(entry) = get("path").filter(|_| !is_path(&path)) {
         entry.wrong(format!("\"{path}\" is no path: it begins with / and has no spaces"));
@@ -367,6 +361,20 @@ fn http(over_tls: bool, section: Option<&Section<'_>>) -> CheckKind {
         body: get("body").and_then(|entry| pattern(&entry)),
         digest: get("digest").and_then(|entry| digest(&entry)),
     })
+}
+
+fn tls(section: Option<&Section<'_>>) -> TlsSpec {
+    let get = |key: &str| section.and_then(|section| section.get(key));
+    let (sni, verify) = (get("sni"), get("verify").and_then(|entry| Some((entry.flag()?, entry))));
+    if let (Some((true, entry)), None) = (&verify, &sni) {
+        entry.misplaced("`verify` needs an `sni`: the name that the certificate is for");
+    }
+    let warn_expiry = get("warn_expiry").and_then(|entry| entry.duration(EXPIRY));
+    TlsSpec {
+        sni: sni.and_then(|entry| host(&entry)),
+        verify: verify.is_some_and(|(on, _)| on),
+        warn_expiry: warn_expiry.unwrap_or(TlsSpec::default().warn_expiry),
+    }
 }
 
 /// As `sha256sum` prints it.

@@ -15,7 +15,9 @@ use crate::spec::{
 };
 use crate::state::Service;
 use crate::tunables::Tunable;
-use crate::watch::{AgentSpec, CheckKind, CheckSpec, Command, HttpSpec, OnFailure, Pool, Timing, Watch};
+use crate::watch::{
+    AgentSpec, CheckKind, CheckSpec, Command, HttpSpec, OnFailure, Pool, Timing, TlsSpec, Watch,
+};
 
 impl Config {
     /// The file. What has its default is left out.
@@ -378,11 +380,18 @@ fn http_pairs(http: &HttpSpec) -> Pairs {
     }
     pairs.extend(http.body.as_ref().map(|body| ("body", quoted(body))));
     pairs.extend(http.digest.as_ref().map(|digest| ("digest", quoted(digest))));
-    if let Some(tls) = &http.tls {
-        pairs.extend(tls.sni.as_ref().map(|sni| ("sni", quoted(sni))));
-        if tls.verify {
-            pairs.push(("verify", "true".to_owned()));
-        }
+    pairs.extend(http.tls.iter().flat_map(tls_pairs));
+    pairs
+}
+
+fn tls_pairs(tls: &TlsSpec) -> Pairs {
+    let mut pairs = Pairs::new();
+    pairs.extend(tls.sni.as_ref().map(|sni| ("sni", quoted(sni))));
+    if tls.verify {
+        pairs.push(("verify", "true".to_owned()));
+    }
+    if tls.warn_expiry != TlsSpec::default().warn_expiry {
+        pairs.push(("warn_expiry", quoted(&time(tls.warn_expiry))));
     }
     pairs
 }

@@ -232,14 +232,21 @@ fn any_check() -> impl Strategy<Value = CheckSpec> {
 }
 
 fn any_http() -> impl Strategy<Value = HttpSpec> {
-    let tls = (option::of("[a-z]{1,5}\\.example"), any::<bool>())
-        .prop_map(|(sni, verify)| TlsSpec { verify: verify && sni.is_some(), sni });
+    let tls = any_tls();
     let status = proptest::collection::btree_set(100..600_u16, 1..3)
         .prop_map(|codes| codes.into_iter().map(|code| (code, (code + 9).min(599))).collect());
     let body = (option::of("[a-z.\"]{0,5}"), option::of("[0-9a-f]{64}"));
     (option::of(tls), "/[a-z?=&]{0,5}", option::of("[a-z]{1,5}(:80)?"), status, body).prop_map(
         |(tls, path, host, status, (body, digest))| HttpSpec { tls, path, host, status, body, digest },
     )
+}
+
+fn any_tls() -> impl Strategy<Value = TlsSpec> {
+    (option::of("[a-z]{1,5}\\.example"), any::<bool>(), 0..90_u64).prop_map(|(sni, verify, days)| TlsSpec {
+        verify: verify && sni.is_some(),
+        sni,
+        warn_expiry: Duration::from_secs(days * 86_400),
+    })
 }
 
 fn any_timing() -> impl Strategy<Value = Timing> {

@@ -76,6 +76,10 @@ pub fn of_news(news: &News) -> Option<Happening> {
                 _ => None,
             }
         }
+        News::Warning { server: (service, server), of } => {
+            let which = Which { service: *service, server: *server };
+            Some(Happening::ServerWarning { which, warning: of.clone() })
+        }
         News::Quorum { service, is_up: true } => Some(Happening::QuorumGained { service: *service }),
         News::Quorum { service, is_up: false } => Some(Happening::QuorumLost { service: *service }),
     }
@@ -97,6 +101,7 @@ pub fn who_settled(news: &[News]) -> impl Fn(&Which) -> By {
                 servers.insert(which, who(reason));
             }
             News::Quorum { service, .. } => quorums.push(*service),
+            News::Warning { .. } => {}
         }
     }
     move |which| {

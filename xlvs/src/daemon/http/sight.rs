@@ -97,6 +97,7 @@ pub mod tests {
             operator: OperatorWord::Enabled,
             agent: None,
             detail: Some("status 503".to_owned()),
+            warning: Some("its certificate expires on 2026-12-10T00:00:00Z".to_owned()),
         };
         assert!(matches!(services[1].spec.key, ServiceKey::Mark { .. }));
         Sight { overview: overview(), services, standings: vec![standing], seen: Instant::now() }

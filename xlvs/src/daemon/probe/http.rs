@@ -1,6 +1,7 @@
 //! A GET, and whether its answer is what it should be.
 
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -18,14 +19,17 @@ const HEAD: usize = 64 << 10;
 /// Of an answer's body, so much is looked at.
 const BODY: usize = 64 << 10;
 
-/// Asks, and tells what is wrong with the answer.
-pub(super) async fn get(spec: &HttpSpec, whom: &Whom) -> Result<(), Trouble> {
+/// Asks, and tells what is wrong with the answer, or what is to be warned of.
+pub(super) async fn get(spec: &HttpSpec, whom: &Whom) -> Result<Option<String>, Trouble> {
     let (stream, asked) = (whom.connect().await?, whom.asked());
-    match &spec.tls {
-        None => exchange(spec, asked, stream).await?,
-        Some(how) => exchange(spec, asked, tls::begin(how, asked, stream).await?).await?,
-    }
-    Ok(())
+    let Some(how) = &spec.tls else {
+        exchange(spec, asked, stream).await?;
+        return Ok(None);
+    };
+    let stream = tls::begin(how, asked, stream).await?;
+    let warning = tls::expiry(how, &stream, SystemTime::now());
+    exchange(spec, asked, stream).await?;
+    Ok(warning)
 }
 
 async fn exchange<S>(spec: &HttpSpec, asked: SocketAddr, stream: S) -> Result<(), String>

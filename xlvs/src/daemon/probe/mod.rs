@@ -19,18 +19,19 @@ pub use self::whom::Whom;
 /// Makes the probe that a check asks for.
 pub async fn probe(spec: &CheckSpec, whom: &Whom) -> Outcome {
     let outcome = match &spec.kind {
-        CheckKind::Tcp => whom.connect().await.map(drop),
+        CheckKind::Tcp => whom.connect().await.map(|_| None),
         CheckKind::Http(http) => http::get(http, whom).await,
         // A refusal comes soon, or is not waited for.
-        CheckKind::Udp(udp) => udp::ask(udp, whom, spec.timing.timeout / 2).await,
-        CheckKind::Dns(dns) => dns::ask(dns, whom).await,
-        CheckKind::Smtp(smtp) => smtp::greet(smtp, whom).await,
-        CheckKind::Ping => ping::ask(whom.server.ip()).await,
-        CheckKind::File(path) => file::look(path).await,
-        CheckKind::Script(command) => script::run(command, whom.server).await,
+        CheckKind::Udp(udp) => udp::ask(udp, whom, spec.timing.timeout / 2).await.map(|()| None),
+        CheckKind::Dns(dns) => dns::ask(dns, whom).await.map(|()| None),
+        CheckKind::Smtp(smtp) => smtp::greet(smtp, whom).await.map(|()| None),
+        CheckKind::Ping => ping::ask(whom.server.ip()).await.map(|()| None),
+        CheckKind::File(path) => file::look(path).await.map(|()| None),
+        CheckKind::Script(command) => script::run(command, whom.server).await.map(|()| None),
     };
     match outcome {
-        Ok(()) => Outcome::Success,
+        Ok(None) => Outcome::Success,
+        Ok(Some(warning)) => Outcome::Warning(warning),
         Err(Trouble::Server(why)) => Outcome::Failure(why),
         Err(Trouble::Ours(why)) => Outcome::NotMade(why),
     }
@@ -408,15 +409,27 @@ mod tests {
         assert_eq!(outcome, Outcome::Failure("connection refused".to_owned()));
     }
 
-    /// The outcome of a check of a TLS server with a certificate of its own making, and the name that it was told.
-    fn outcome_over_tls(tls: TlsSpec) -> (Outcome, Option<String>) {
-        use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
-        let made = rcgen::generate_simple_self_signed(["www.example.com".to_owned()]).expect("a certificate");
-        let key = made.signing_key.serialize_der().try_into().expect("a key");
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// A TLS server's part, with a certificate of its own making that ends at this time after 1970.
+    fn certified(end: Duration) -> tokio_rustls::rustls::ServerConfig {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut wanted = rcgen::CertificateParams::new(["www.example.com".to_owned()]).expect("a name");
+        wanted.not_after = rcgen::date_time_ymd(1970, 1, 1) + end;
+        let made = wanted.self_signed(&key).expect("a certificate");
         let provider = std::sync::Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = tokio_rustls::rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions();
         let config = config.expect("versions").with_no_client_auth();
-        let config = config.with_single_cert(vec![made.cert.der().clone()], key).expect("a certificate");
+        let key = key.serialize_der().try_into().expect("a key");
+        config.with_single_cert(vec![made.der().clone()], key).expect("a certificate")
+    }
+
+    /// The outcome of a check of a TLS server whose certificate ends so long after now, and the name that it was told.
+    fn outcome_over_tls(tls: TlsSpec, left: Duration) -> (Outcome, Option<String>) {
+        use tokio_rustls::rustls::{ServerConnection, StreamOwned};
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is later");
+        let config = certified(now + left);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let target = listener.local_addr().expect("its address");
         let server = std::thread::spawn(move || {
@@ -435,13 +448,28 @@ mod tests {
 
     #[test]
     fn tls_is_spoken_and_certificates_are_verified_where_that_is_asked_for() {
-        assert_eq!(outcome_over_tls(TlsSpec::default()), (Outcome::Success, None));
+        let long = 365 * DAY;
+        assert_eq!(outcome_over_tls(TlsSpec::default(), long), (Outcome::Success, None));
         let sni = Some("www.example.com".to_owned());
-        let told = outcome_over_tls(TlsSpec { sni: sni.clone(), verify: false });
+        let told = outcome_over_tls(TlsSpec { sni: sni.clone(), ..TlsSpec::default() }, long);
         assert_eq!(told, (Outcome::Success, sni.clone()));
-        let (verified, _) = outcome_over_tls(TlsSpec { sni, verify: true });
+        let (verified, _) = outcome_over_tls(TlsSpec { sni, verify: true, ..TlsSpec::default() }, long);
         // Without any root on this machine that is what is told.
         let Outcome::Failure(why) = verified else { panic!("nobody vouches for it: {verified:?}") };
         assert!(why.contains("certificate"), "{why}");
+    }
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_warned_of() {
+        let warned = |ahead: Duration, left: Duration| {
+            outcome_over_tls(TlsSpec { warn_expiry: ahead, ..TlsSpec::default() }, left).0
+        };
+        let soon = warned(14 * DAY, 10 * DAY);
+        assert!(
+            matches!(&soon, Outcome::Warning(of) if of.starts_with("its certificate expires on 20")),
+            "{soon:?}"
+        );
+        assert_eq!(warned(5 * DAY, 10 * DAY), Outcome::Success);
+        assert_eq!(warned(Duration::ZERO, DAY), Outcome::Success);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -27,6 +28,31 @@ where
     let config = if spec.verify { verifying() } else { trusting() }?;
     let connecting = TlsConnector::from(config).connect(name, stream);
     connecting.await.map_err(|why| format!("no TLS: {}", in_words(&why)))
+}
+
+/// What is to be warned of: a certificate that the server shows, its own or one that vouches for it, and that ends too soon. One that
+/// cannot be read is not its client's business here: `verify` is for that.
+pub fn expiry<S>(spec: &TlsSpec, stream: &TlsStream<S>, now: SystemTime) -> Option<String> {
+    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let first = shown.iter().filter_map(end_of).min()?;
+    warning(spec.warn_expiry, first, now)
+}
+
+fn end_of(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+fn warning(ahead: Duration, end: SystemTime, now: SystemTime) -> Option<String> {
+    let verb = match end.duration_since(now) {
+        _ if ahead.is_zero() => return None,
+        Ok(left) if left > ahead => return None,
+        Ok(_) => "expires",
+        Err(_) => "has expired",
+    };
+    // The date, and not how long that is: it stays the same, and so is told once.
+    Some(format!("its certificate {verb} on {}", humantime::format_rfc3339_seconds(end)))
 }
 
 type Config = Result<Arc<ClientConfig>, String>;
@@ -101,5 +127,24 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_warned_of_from_some_time_before_its_end_on() {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let end = SystemTime::UNIX_EPOCH + 20_000 * DAY;
+        let warned = |ahead, now| warning(ahead, end, now);
+        assert_eq!(warned(14 * DAY, end - 15 * DAY), None);
+        let soon = Some("its certificate expires on 2024-10-04T00:00:00Z".to_owned());
+        assert_eq!(warned(14 * DAY, end - 14 * DAY), soon);
+        assert_eq!(warned(14 * DAY, end - DAY), soon, "told in the same words");
+        let over = Some("its certificate has expired on 2024-10-04T00:00:00Z".to_owned());
+        assert_eq!(warned(14 * DAY, end + DAY), over);
+        assert_eq!(warned(Duration::ZERO, end + DAY), None);
     }
 }

@@ -65,6 +65,8 @@ pub struct Server {
     reason: Option<String>,
     /// What its last check or agent said, where that says anything.
     detail: Option<String>,
+    /// What its checks warn of though they succeed, such as the end of a certificate.
+    warning: Option<String>,
     /// What an operator said: `enabled`, `drained` or `disabled`.
     operator: String,
     /// The share of its weight that its agent asks for, in percent.
@@ -173,6 +175,7 @@ impl Server {
             health: health(standing.map(|standing| standing.health).unwrap_or_default()).to_owned(),
             reason: reason.map(|reason| reason.to_string()),
             detail: standing.and_then(|standing| standing.detail.clone()),
+            warning: standing.and_then(|standing| standing.warning.clone()),
             operator: operator(standing.map(|standing| standing.operator).unwrap_or_default()).to_owned(),
             agent_percent: standing
                 .and_then(|standing| standing.agent)

@@ -260,6 +260,12 @@ fn standings(out: &mut Exposition, services: &[Named<'_>], standings: &[Standing
             family.sample(&[label, ("health", word)], of(service, &|standing| standing.health == health));
         }
     }
+    let help = "Servers of a service of which a check warns, as of the end of a certificate.";
+    let mut family = out.family("xlvs_service_warned_servers", Gauge, help);
+    for service in services {
+        let warned = of(service, &|standing| standing.warning.is_some());
+        family.sample(&[("service", service.name.as_str())], warned);
+    }
 }
 
 fn servers(out: &mut Exposition, services: &[Named<'_>], standings: &[Standing]) {
@@ -347,6 +353,7 @@ mod tests {
             assert_eq!(value(&scrape, "xlvs_service_servers", &[web, ("state", state)]), servers, "{state}");
         }
         assert_eq!(value(&scrape, "xlvs_service_checked_servers", &[web, ("health", "down")]), 1.0);
+        assert_eq!(value(&scrape, "xlvs_service_warned_servers", &[web]), 1.0);
         assert_eq!(value(&scrape, "xlvs_interface_attached", &[("interface", "eth1")]), 0.0);
         assert_eq!(value(&scrape, "xlvs_server_up", &[web, ("server", "10.0.0.13:80")]), 0.0);
         assert_eq!(value(&scrape, "xlvs_server_weight", &[web, ("server", "10.0.0.12:80")]), 0.0);

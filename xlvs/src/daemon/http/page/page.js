@@ -97,7 +97,8 @@ function director(status) {
 function state(server) {
   const health = { up: "up", down: "down", unknown: "unknown" }[server.health];
   const said = element("span", health ? { class: `health ${health}` } : {}, server.health);
-  const why = [server.reason, server.detail].filter((text) => text).join(": ");
+  const because = [server.reason, server.detail].filter((text) => text).join(": ");
+  const why = [because, server.warning].filter((text) => text).join("; ");
   return [said, why ? `: ${why}` : ""];
 }
 
