@@ -153,6 +153,8 @@ pub enum CheckKind {
     Tcp,
     /// A request is answered as it should be.
     Http(HttpSpec),
+    /// A server says by gRPC's health checking protocol (`grpc.health.v1`) that it serves.
+    Grpc(GrpcSpec),
     /// Nobody refuses a datagram, or it is answered.
     Udp(UdpSpec),
     /// A name server answers without an error.
@@ -172,6 +174,8 @@ pub enum CheckKind {
 pub struct HttpSpec {
     /// `None`: plain HTTP.
     pub tls: Option<TlsSpec>,
+    /// Which HTTP is spoken.
+    pub version: HttpVersion,
     /// Begins with `/`.
     pub path: String,
     /// The `Host` header; the server's address and port where the file names none.
@@ -182,6 +186,40 @@ pub struct HttpSpec {
     pub body: Option<String>,
     /// The body's SHA-256 digest, in lower-case hexadecimal digits.
     pub digest: Option<String>,
+}
+
+/// A version of HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    #[default]
+    One,
+    /// HTTP/2: over TLS agreed on by ALPN, else with prior knowledge (RFC 9113, 3.3).
+    Two,
+}
+
+impl HttpVersion {
+    /// All, by the words that files have for them.
+    pub const ALL: [(&'static str, Self); 2] = [("1.1", Self::One), ("2", Self::Two)];
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::One => "1.1",
+            Self::Two => "2",
+        }
+    }
+}
+
+/// Which of a gRPC server's services is asked for, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrpcSpec {
+    /// `None`: without TLS.
+    pub tls: Option<TlsSpec>,
+    /// The authority that is asked; the server's address and port where the file names none.
+    pub host: Option<String>,
+    /// The service; empty: the server as a whole.
+    pub service: String,
 }
 
 /// A datagram, and the answer that counts as success.
@@ -268,7 +306,7 @@ impl CheckKind {
 
     /// Does it speak TCP, so that a port of another protocol says nothing?
     pub fn speaks_tcp(&self) -> bool {
-        matches!(self, Self::Tcp | Self::Http(_) | Self::Smtp(_))
+        matches!(self, Self::Tcp | Self::Http(_) | Self::Grpc(_) | Self::Smtp(_))
     }
 
     /// Does it speak UDP?

@@ -13,7 +13,8 @@ use super::server;
 use super::words;
 use crate::spec::{Protocol, ServerSpec, ServiceKey};
 use crate::watch::{
-    AgentSpec, CheckKind, CheckSpec, DnsSpec, HttpSpec, Record, SmtpSpec, Timing, TlsSpec, UdpSpec, Via,
+    AgentSpec, CheckKind, CheckSpec, DnsSpec, GrpcSpec, HttpSpec, HttpVersion, Record, SmtpSpec, Timing,
+    TlsSpec, UdpSpec, Via,
 };
 
 /// Keys of every check.
@@ -31,8 +32,12 @@ const COMMON: [&str; 11] = [
     "warmup",
 ];
 /// Keys of checks over HTTP too.
-const HTTP: [&str; 5] = ["path", "host", "status", "body", "digest"];
-/// Keys of checks over HTTPS too.
+const HTTP: [&str; 5] = ["path", "version", "status", "body", "digest"];
+/// Keys of checks over gRPC too.
+const GRPC: [&str; 1] = ["service"];
+/// Keys of both.
+const HOST: [&str; 1] = ["host"];
+/// Keys of both over TLS too.
 const TLS: [&str; 3] = ["sni", "verify", "warn_expiry"];
 /// Keys of checks by datagram too.
 const UDP: [&str; 2] = ["send", "answer"];
@@ -69,6 +74,8 @@ enum Type {
     Tcp,
     Http,
     Https,
+    Grpc,
+    Grpcs,
     Udp,
     Dns,
     Smtp,
@@ -77,10 +84,12 @@ enum Type {
     Script,
 }
 
-const TYPES: [(&str, Type); 9] = [
+const TYPES: [(&str, Type); 11] = [
     ("tcp", Type::Tcp),
     ("http", Type::Http),
     ("https", Type::Https),
+    ("grpc", Type::Grpc),
+    ("grpcs", Type::Grpcs),
     ("udp", Type::Udp),
     ("dns", Type::Dns),
     ("smtp", Type::Smtp),
@@ -234,7 +243,7 @@ impl Draft {
 }
 
 fn table(entry: &Entry<'_>) -> Option<Draft> {
-    let all: Vec<&str> = [&COMMON[..], &HTTP, &TLS, &UDP, &DNS, &SMTP, &FILE, &SCRIPT].concat();
+    let all: Vec<&str> = [&COMMON[..], &HTTP, &GRPC, &HOST, &TLS, &UDP, &DNS, &SMTP, &FILE, &SCRIPT].concat();
     let section = Section::of(entry, "a check", &all)?;
     let Some(kind) = section.get("type") else {
         let names = TYPES.map(|(name, _)| name);
@@ -242,9 +251,13 @@ fn table(entry: &Entry<'_>) -> Option<Draft> {
         return None;
     };
     let kind = kind.word("type of check", &TYPES)?;
+    let is_http = matches!(kind, Type::Http | Type::Https);
+    let is_grpc = matches!(kind, Type::Grpc | Type::Grpcs);
     for (keys, is_for, types) in [
-        (&HTTP[..], matches!(kind, Type::Http | Type::Https), "http and https"),
-        (&TLS[..], kind == Type::Https, "https"),
+        (&HTTP[..], is_http, "http and https"),
+        (&GRPC[..], is_grpc, "grpc and grpcs"),
+        (&HOST[..], is_http || is_grpc, "http, https, grpc and grpcs"),
+        (&TLS[..], matches!(kind, Type::Https | Type::Grpcs), "https and grpcs"),
         (&UDP[..], kind == Type::Udp, "udp"),
         (&DNS[..], kind == Type::Dns, "dns"),
         (&SMTP[..], kind == Type::Smtp, "smtp"),
@@ -285,6 +298,11 @@ fn kind_of(kind: Type, section: Option<&Section<'_>>, complain: &dyn Fn(&str)) -
     Some(match kind {
         Type::Tcp => CheckKind::Tcp,
         Type::Http | Type::Https => http(kind == Type::Https, section),
+        Type::Grpc | Type::Grpcs => CheckKind::Grpc(GrpcSpec {
+            tls: (kind == Type::Grpcs).then(|| tls(section)),
+            host: get("host").and_then(|entry| host(&entry)),
+            service: get("service").and_then(|entry| grpc_service(&entry)).unwrap_or_default(),
+        }),
         Type::Udp => CheckKind::Udp(UdpSpec {
             send: get("send")
                 .map_or(Some(String::new()), |entry| Some(entry.string("a text")?.to_owned()))?,
@@ -355,12 +373,25 @@ fn http(over_tls: bool, section: Option<&Section<'_>>) -> CheckKind {
     }
     CheckKind::Http(HttpSpec {
         tls,
+        version: get("version")
+            .and_then(|entry| entry.word("version of HTTP", &HttpVersion::ALL))
+            .unwrap_or_default(),
         path,
         host: get("host").and_then(|entry| host(&entry)),
         status: get("status").map_or_else(|| vec![(200, 299)], |entry| statuses(&entry)),
         body: get("body").and_then(|entry| pattern(&entry)),
         digest: get("digest").and_then(|entry| digest(&entry)),
     })
+}
+
+/// A name in protobuf's words, such as `shop.v1.Cart`; servers may call what they serve otherwise.
+fn grpc_service(entry: &Entry<'_>) -> Option<String> {
+    let name = entry.string("the name of a gRPC service, such as \"shop.v1.Cart\"")?;
+    if name.len() > 255 || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        entry.wrong(format!("\"{name}\" is no name of a gRPC service"));
+        return None;
+    }
+    Some(name.to_owned())
 }
 
 fn tls(section: Option<&Section<'_>>) -> TlsSpec {

@@ -16,7 +16,7 @@ use crate::spec::{
 use crate::state::Service;
 use crate::tunables::Tunable;
 use crate::watch::{
-    AgentSpec, CheckKind, CheckSpec, Command, HttpSpec, OnFailure, Pool, Timing, TlsSpec, Watch,
+    AgentSpec, CheckKind, CheckSpec, Command, HttpSpec, HttpVersion, OnFailure, Pool, Timing, TlsSpec, Watch,
 };
 
 impl Config {
@@ -333,6 +333,12 @@ fn check_pairs(check: &CheckSpec) -> Pairs {
     match &check.kind {
         CheckKind::Tcp => pairs.push(("type", quoted("tcp"))),
         CheckKind::Http(http) => pairs.extend(http_pairs(http)),
+        CheckKind::Grpc(grpc) => {
+            pairs.push(("type", quoted(if grpc.tls.is_some() { "grpcs" } else { "grpc" })));
+            pairs.extend(grpc.host.as_ref().map(|host| ("host", quoted(host))));
+            pairs.extend(Some(("service", quoted(&grpc.service))).filter(|_| !grpc.service.is_empty()));
+            pairs.extend(grpc.tls.iter().flat_map(tls_pairs));
+        }
         CheckKind::Udp(udp) => {
             pairs.push(("type", quoted("udp")));
             pairs.extend(Some(("send", quoted(&udp.send))).filter(|_| !udp.send.is_empty()));
@@ -369,6 +375,9 @@ fn http_pairs(http: &HttpSpec) -> Pairs {
     let mut pairs = vec![("type", quoted(if http.tls.is_some() { "https" } else { "http" }))];
     if http.path != "/" {
         pairs.push(("path", quoted(&http.path)));
+    }
+    if http.version != HttpVersion::default() {
+        pairs.push(("version", quoted(http.version.word())));
     }
     pairs.extend(http.host.as_ref().map(|host| ("host", quoted(host))));
     if http.status != [(200, 299)] {

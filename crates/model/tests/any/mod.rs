@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use xlvs_model::config::{Config, Hook, Http, Sizes};
 use xlvs_model::spec::{Method, Mss, Protocol, Scheduler, TunnelChecksum, TunnelType};
 use xlvs_model::watch::{
-    AgentSpec, CheckKind, CheckSpec, Command, DnsSpec, HttpSpec, OnFailure, Pool, Record, SmtpSpec, Timing,
-    TlsSpec, UdpSpec, Via, Watch,
+    AgentSpec, CheckKind, CheckSpec, Command, DnsSpec, GrpcSpec, HttpSpec, HttpVersion, OnFailure, Pool,
+    Record, SmtpSpec, Timing, TlsSpec, UdpSpec, Via, Watch,
 };
 use xlvs_model::{
     Change, Family, MarkRule, Persistence, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
@@ -211,6 +211,8 @@ fn any_check() -> impl Strategy<Value = CheckSpec> {
     let kind = prop_oneof![
         Just(CheckKind::Tcp),
         any_http().prop_map(CheckKind::Http),
+        (option::of(any_tls()), option::of("[a-z]{1,5}(:80)?"), "[a-zA-Z.]{0,9}")
+            .prop_map(|(tls, host, service)| CheckKind::Grpc(GrpcSpec { tls, host, service })),
         (any_text(), option::of("[a-z.\"]{0,5}"))
             .prop_map(|(send, answer)| CheckKind::Udp(UdpSpec { send, answer })),
         (prop_oneof![Just(".".to_owned()), "[a-z]{1,5}\\.example\\.?"], 0..Record::ALL.len())
@@ -232,12 +234,20 @@ fn any_check() -> impl Strategy<Value = CheckSpec> {
 }
 
 fn any_http() -> impl Strategy<Value = HttpSpec> {
-    let tls = any_tls();
+    let over = (option::of(any_tls()), prop_oneof![Just(HttpVersion::One), Just(HttpVersion::Two)]);
     let status = proptest::collection::btree_set(100..600_u16, 1..3)
         .prop_map(|codes| codes.into_iter().map(|code| (code, (code + 9).min(599))).collect());
     let body = (option::of("[a-z.\"]{0,5}"), option::of("[0-9a-f]{64}"));
-    (option::of(tls), "/[a-z?=&]{0,5}", option::of("[a-z]{1,5}(:80)?"), status, body).prop_map(
-        |(tls, path, host, status, (body, digest))| HttpSpec { tls, path, host, status, body, digest },
+    (over, "/[a-z?=&]{0,5}", option::of("[a-z]{1,5}(:80)?"), status, body).prop_map(
+        |((tls, version), path, host, status, (body, digest))| HttpSpec {
+            tls,
+            version,
+            path,
+            host,
+            status,
+            body,
+            digest,
+        },
     )
 }
 

@@ -2,7 +2,9 @@
 
 mod dns;
 mod file;
+mod grpc;
 mod http;
+mod http2;
 mod ping;
 mod script;
 mod smtp;
@@ -21,6 +23,7 @@ pub async fn probe(spec: &CheckSpec, whom: &Whom) -> Outcome {
     let outcome = match &spec.kind {
         CheckKind::Tcp => whom.connect().await.map(|_| None),
         CheckKind::Http(http) => http::get(http, whom).await,
+        CheckKind::Grpc(grpc) => grpc::ask(grpc, whom).await,
         // A refusal comes soon, or is not waited for.
         CheckKind::Udp(udp) => udp::ask(udp, whom, spec.timing.timeout / 2).await.map(|()| None),
         CheckKind::Dns(dns) => dns::ask(dns, whom).await.map(|()| None),
@@ -88,14 +91,21 @@ mod tests {
     use std::net::{SocketAddr, TcpListener};
     use std::time::Duration;
 
-    use xlvs_model::watch::{DnsSpec, HttpSpec, SmtpSpec, Timing, TlsSpec, UdpSpec, Via};
+    use xlvs_model::watch::{DnsSpec, HttpSpec, HttpVersion, SmtpSpec, Timing, TlsSpec, UdpSpec, Via};
 
     use super::*;
 
-    const GET: HttpSpec =
-        HttpSpec { tls: None, path: String::new(), host: None, status: Vec::new(), body: None, digest: None };
+    const GET: HttpSpec = HttpSpec {
+        tls: None,
+        version: HttpVersion::One,
+        path: String::new(),
+        host: None,
+        status: Vec::new(),
+        body: None,
+        digest: None,
+    };
 
-    fn check(kind: CheckKind, port: u16) -> CheckSpec {
+    pub(super) fn check(kind: CheckKind, port: u16) -> CheckSpec {
         CheckSpec { kind, address: None, port, via: Via::Server, timing: Timing::default() }
     }
 
@@ -125,7 +135,7 @@ mod tests {
         (outcome, server.join().expect("the server ends"))
     }
 
-    fn fails(kind: CheckKind, answer: &'static [u8]) -> String {
+    pub(super) fn fails(kind: CheckKind, answer: &'static [u8]) -> String {
         match outcome(kind, answer).0 {
             Outcome::Failure(why) => why,
             other => panic!("{other:?}"),
@@ -409,10 +419,10 @@ mod tests {
         assert_eq!(outcome, Outcome::Failure("connection refused".to_owned()));
     }
 
-    const DAY: Duration = Duration::from_secs(86_400);
+    pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
     /// A TLS server's part, with a certificate of its own making that ends at this time after 1970.
-    fn certified(end: Duration) -> tokio_rustls::rustls::ServerConfig {
+    pub(super) fn certified(end: Duration) -> tokio_rustls::rustls::ServerConfig {
         let key = rcgen::KeyPair::generate().expect("a key");
         let mut wanted = rcgen::CertificateParams::new(["www.example.com".to_owned()]).expect("a name");
         wanted.not_after = rcgen::date_time_ymd(1970, 1, 1) + end;

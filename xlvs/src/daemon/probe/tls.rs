@@ -11,12 +11,17 @@ use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVe
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use xlvs_model::watch::TlsSpec;
+use xlvs_model::watch::{HttpVersion, TlsSpec};
 
 use super::in_words;
 
-/// Makes a connection a TLS one.
-pub async fn begin<S>(spec: &TlsSpec, asked: SocketAddr, stream: S) -> Result<TlsStream<S>, String>
+/// Makes a connection a TLS one, over which this version of HTTP is spoken.
+pub async fn begin<S>(
+    spec: &TlsSpec,
+    version: HttpVersion,
+    asked: SocketAddr,
+    stream: S,
+) -> Result<TlsStream<S>, String>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -26,8 +31,30 @@ where
         None => ServerName::from(asked.ip()),
     };
     let config = if spec.verify { verifying() } else { trusting() }?;
+    let config = match version {
+        HttpVersion::One => config,
+        HttpVersion::Two => offering_http2(spec.verify, &config),
+    };
     let connecting = TlsConnector::from(config).connect(name, stream);
-    connecting.await.map_err(|why| format!("no TLS: {}", in_words(&why)))
+    let stream = connecting.await.map_err(|why| format!("no TLS: {}", in_words(&why)))?;
+    if version == HttpVersion::Two && stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
+        return Err("no HTTP/2: the server does not agree to it (ALPN)".to_owned());
+    }
+    Ok(stream)
+}
+
+/// The name of HTTP/2 in ALPN (RFC 9113, 3.2).
+const HTTP2: &[u8] = b"h2";
+
+/// The same with HTTP/2 offered, and nothing else.
+fn offering_http2(verify: bool, config: &ClientConfig) -> Arc<ClientConfig> {
+    static CONFIGS: [OnceLock<Arc<ClientConfig>>; 2] = [OnceLock::new(), OnceLock::new()];
+    let make = || {
+        let mut offering = config.clone();
+        offering.alpn_protocols = vec![HTTP2.to_vec()];
+        Arc::new(offering)
+    };
+    Arc::clone(CONFIGS[usize::from(verify)].get_or_init(make))
 }
 
 /// What is to be warned of: a certificate that the server shows, its own or one that vouches for it, and that ends too soon. One that
