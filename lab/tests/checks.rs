@@ -1,14 +1,16 @@
-//! Checks that are no connections: by echo requests, by datagrams, and by files, of servers of both families; and checks that go a
-//! client's way.
+//! Checks that are no connections: by echo requests, by datagrams, and by files, of servers of both families; checks that go a
+//! client's way; and checks of servers that others wrote.
 
 mod common;
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use common::{counts, ruled_by, within};
-use xlvs_lab::{Director, HttpServer, Lab, Layout, NameServer, Server};
+use xlvs_lab::{Director, HttpServer, Lab, Layout, NameServer, Process, Server};
 
 const ASK: u16 = 7000;
 /// Some turns of a check, on a busy machine.
@@ -203,4 +205,93 @@ fn a_gateway_that_is_not_the_director_is_found_on_a_clients_way() -> Result<()> 
         |_, server| gateways(server, "10.1.0.1", "fd01::1"),
         |_, server| gateways(server, "10.1.0.254", "fd01::fe"),
     )
+}
+
+/// Debian's programs on a server: nginx with TLS, dnsmasq, and Exim.
+fn debians(lab: &Lab, server: &Server) -> Result<[Process; 3]> {
+    let name = &server.name;
+    let at = |what: &str| lab.directory().join(format!("{name}.{what}")).display().to_string();
+    let nginx = format!(
+        "daemon off;\nmaster_process off;\npid {};\nerror_log {};\nevents {{}}\nhttp {{\naccess_log off;\nserver {{\n\
+         listen 443 ssl http2;\nssl_certificate {dir}/cert.pem;\nssl_certificate_key {dir}/key.pem;\n\
+         location / {{ return 200 \"{name}\\n\"; }}\n}}\n}}\n",
+        at("nginx.pid"),
+        at("nginx.err"),
+        dir = lab.directory().display(),
+    );
+    std::fs::write(at("nginx"), nginx).context("write nginx's file")?;
+    // Its processes for connections are another user's.
+    std::fs::create_dir_all(at("spool")).context("make a place for mail")?;
+    std::fs::set_permissions(at("spool"), std::fs::Permissions::from_mode(0o777))?;
+    let exim = format!(
+        "primary_hostname = {name}.example\ndaemon_smtp_ports = 25\nlocal_interfaces = 0.0.0.0\nhost_lookup =\n\
+         keep_environment =\nspool_directory = {}\nlog_file_path = syslog\n",
+        at("spool"),
+    );
+    std::fs::write(at("exim"), exim).context("write Exim's file")?;
+    let start = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        server.netns.spawn(&mut command)
+    };
+    let names = ["-k", "--conf-file=/dev/null", "--user=root", "--pid-file", "--no-resolv", "--no-hosts"];
+    let names = [&names[..], &["--host-record=www.example.com,192.0.2.7"]].concat();
+    Ok([
+        start("/usr/sbin/nginx", &["-e", &at("nginx.err"), "-c", &at("nginx")])?,
+        start("/usr/sbin/dnsmasq", &names)?,
+        start("/usr/sbin/exim4", &["-C", &at("exim"), "-bdf", "-oX", "25", "-oP", "/dev/null"])?,
+    ])
+}
+
+/// A certificate that ends in three days.
+fn certify(lab: &Lab) -> Result<()> {
+    let key = rcgen::KeyPair::generate()?;
+    let mut wanted = rcgen::CertificateParams::new(["www.example.com".to_owned()])?;
+    let end = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)? + Duration::from_secs(3 * 86_400);
+    wanted.not_after = rcgen::date_time_ymd(1970, 1, 1) + end;
+    let made = wanted.self_signed(&key)?;
+    std::fs::write(lab.directory().join("cert.pem"), made.pem())?;
+    std::fs::write(lab.directory().join("key.pem"), key.serialize_pem())?;
+    Ok(())
+}
+
+#[test]
+fn servers_of_debians_are_known_to_be_up_and_missed() -> Result<()> {
+    let lab = Lab::lay_out(Layout::TwoNetwork, 2)?;
+    certify(&lab)?;
+    let service = |at: &str, vip: u8, port: u16, check: &str| {
+        let servers = lab.servers.iter().map(|server| format!("\"{}\"", server.address));
+        format!(
+            "[[service]]\n{at} = \"{}:{port}\"\nmethod = \"nat\"\nservers = [{}]\n\
+             check = {{ {check}, interval = \"250ms\", timeout = \"2s\", rise = 1, fall = 2 }}\n",
+            lab.vip(vip),
+            servers.collect::<Vec<_>>().join(", "),
+        )
+    };
+    let text = [
+        "interfaces = [\"l0\", \"l1\"]\n".to_owned(),
+        service("tcp", 0, 443, "type = \"https\", sni = \"www.example.com\", body = \"^rs[12]\""),
+        service("tcp", 1, 443, "type = \"https\", version = \"2\", body = \"^rs[12]\""),
+        service("udp", 0, 53, "type = \"dns\", name = \"www.example.com\", record = \"A\""),
+        service("tcp", 0, 25, "type = \"smtp\""),
+    ];
+    let file = lab.directory().join("xlvs.toml");
+    std::fs::write(&file, text.concat()).context("write the file")?;
+    let _first = debians(&lab, &lab.servers[0])?;
+    let second = debians(&lab, &lab.servers[1])?;
+    ruled_by(&lab, &file, |lab, director| {
+        let shown = || Ok::<_, anyhow::Error>(director.shell("xlvs servers")?.out);
+        within(PATIENCE, "all servers are known to be up", || Ok(shown()?.matches(", up").count() == 8))
+            .with_context(|| shown().unwrap_or_default())?;
+        let warned = shown()?.matches("; its certificate expires on ").count();
+        ensure!(warned == 4, "of {warned} certificates is warned: {}", shown()?);
+        let told = director.shell("xlvs watch --no-follow")?.out;
+        ensure!(told.contains(": its certificate expires on "), "{told}");
+        drop(second);
+        within(PATIENCE, "the second is out of all services", || Ok(listed(director)? == 4))
+            .with_context(|| shown().unwrap_or_default())?;
+        let _again = debians(lab, &lab.servers[1])?;
+        within(PATIENCE, "it is back in all", || Ok(listed(director)? == 8))
+            .with_context(|| shown().unwrap_or_default())
+    })
 }

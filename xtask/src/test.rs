@@ -10,7 +10,7 @@ use crate::tally::Tally;
 use crate::{apt, bench, build, package, place};
 
 /// What the tests with real traffic run.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: [&str; 16] = [
     "iproute2",
     "ethtool",
     "curl",
@@ -20,6 +20,9 @@ const PROGRAMS: [&str; 14] = [
     "iputils-ping",
     "procps",
     "haproxy",
+    // Servers that checks are tried on, besides nginx.
+    "dnsmasq-base",
+    "exim4-daemon-light",
     "systemd",
     "util-linux",
     // What the daemon's page is looked at with, and letters for it.
