@@ -15,7 +15,8 @@ use crate::report::Fact;
 use crate::rows::client;
 use crate::site::{VIPS, port};
 
-fn fact(name: &str, value: f64, unit: &str) -> Fact {
+/// A fact by name, with what it is of.
+pub fn fact(name: &str, value: f64, unit: &str) -> Fact {
     Fact { name: name.to_owned(), value, unit: unit.to_owned() }
 }
 
@@ -194,7 +195,7 @@ fn attached(netns: &Netns, device: &str) -> Result<ProgramFd> {
 }
 
 /// What a process has taken of processors so far.
-fn processor_time(pid: u32) -> Result<Duration> {
+pub fn processor_time(pid: u32) -> Result<Duration> {
     let path = Path::new("/proc").join(pid.to_string()).join("stat");
     let stat = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     // After the name in brackets: state, then user time as the 12th and system time as the 13th field (proc(5)).

@@ -2,6 +2,7 @@
 
 mod bars;
 mod chart;
+mod checks;
 mod frames;
 mod harness;
 mod large;
@@ -54,7 +55,7 @@ struct Options {
     #[arg(long, value_name = "PINNED_PATH")]
     rival: Option<PathBuf>,
     /// Only these parts
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["rows", "tables", "site", "live"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["rows", "tables", "site", "checks", "live"])]
     parts: Vec<Part>,
     /// Only rows with this in their name
     #[arg(long, value_name = "TEXT")]
@@ -70,6 +71,8 @@ enum Part {
     Tables,
     /// A large configuration, and the idle daemon
     Site,
+    /// Thousands of health checks
+    Checks,
     /// Packets and connections through veth, beside others
     Live,
 }
@@ -133,6 +136,13 @@ fn measured(options: &Options) -> Result<Report> {
     if has(Part::Site) {
         eprintln!("==> a large site");
         facts.extend(large::facts(&mut harness)?);
+    }
+    if has(Part::Checks) {
+        eprintln!("==> five thousand checks a second");
+        // Whom thousands of checks ask takes as much as the daemon does.
+        stay_on(|_| true)?;
+        facts.extend(checks::facts()?);
+        pin_to_last_cpu()?;
     }
     if has(Part::Live) {
         live = live::measure(&mut harness, options.quick)?;
@@ -210,7 +220,13 @@ fn pin_to_last_cpu() -> Result<()> {
     let here = nix::unistd::Pid::from_raw(0);
     let allowed = nix::sched::sched_getaffinity(here)?;
     let last = (0..nix::sched::CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    let last = last.context("a processor to run on")?;
+    stay_on(|cpu| cpu == last)
+}
+
+/// These processors, as far as the system has them.
+fn stay_on(which: impl Fn(usize) -> bool) -> Result<()> {
     let mut set = nix::sched::CpuSet::new();
-    set.set(last.context("a processor to run on")?)?;
-    nix::sched::sched_setaffinity(here, &set).context("stay on one processor")
+    (0..nix::sched::CpuSet::count()).filter(|cpu| which(*cpu)).try_for_each(|cpu| set.set(cpu))?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).context("choose processors")
 }

@@ -6,8 +6,8 @@ use crate::process::{host_cargo, is_root, run};
 use crate::{apt, build, place};
 
 /// What lays out networks, and whom we are measured beside.
-const PACKAGES: [&str; 6] =
-    ["iproute2", "ethtool", "nftables", "haproxy", "nginx-light", "libnginx-mod-stream"];
+const PACKAGES: [&str; 7] =
+    ["iproute2", "ethtool", "curl", "nftables", "haproxy", "nginx-light", "libnginx-mod-stream"];
 
 /// Builds everything, then measures; `words` are the benchmark's own.
 pub fn bench(words: &[String]) -> Result<()> {
