@@ -3,6 +3,7 @@
 mod bars;
 mod chart;
 mod checks;
+mod fragments;
 mod frames;
 mod harness;
 mod large;
@@ -127,7 +128,14 @@ fn measured(options: &Options) -> Result<Report> {
     if has(Part::Rows) {
         rows = established(options, &mut harness, &mut primitives)?;
         rows.extend(openings(options, &mut harness, &mut primitives)?);
+        if options.only.is_none() {
+            eprintln!("==> fragments");
+            rows.push(fragments::handed_over(&mut harness, options.rounds())?);
+        }
         facts = scale::choosing(&rows);
+        if options.only.is_none() {
+            facts.extend(fragments::put_together(options.rounds())?);
+        }
         rows.splice(0..0, primitives.lines());
     }
     if has(Part::Tables) {

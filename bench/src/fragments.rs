@@ -1,0 +1,90 @@
+//! Fragments: what one costs the director's programs, which hand it to the daemon, and what a datagram costs the daemon, which
+//! puts it together, asks a program about it, and cuts it again.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use xlvs_core::errand::{ErrandView, Kind};
+use xlvs_datapath::fragments::{Errands, Reassembler, cut};
+
+use crate::frames::{Frame, LONG, Payload};
+use crate::harness::Harness;
+use crate::report::{Fact, Figure, Line};
+use crate::rows::client;
+use crate::site::{SERVERS_MAC, Site, VIPS, port};
+
+/// Bytes of the datagram, and its fragments by Ethernet's MTU.
+const DATAGRAM: usize = 8192;
+const FRAGMENTS: usize = 6;
+/// What the ring has room for at once.
+const AT_ONCE: u32 = 128;
+
+/// What the programs take for one fragment.
+pub fn handed_over(harness: &mut Harness, rounds: usize) -> Result<Line> {
+    let mut site = load("fragments")?;
+    let mut ring = site.xdp.take_errands().context("the ring of errands")?;
+    let first = fragments(port::DIRECT, 200, 122)?.swap_remove(0);
+    let frame = &mut harness.frames(LONG)[..LONG];
+    frame.fill(0);
+    frame[..first.len()].copy_from_slice(&first);
+    let nothing = harness.own("nothing")?;
+    let (mut ours, mut alone) = (Vec::new(), Vec::new());
+    for _ in 0..rounds * 100 {
+        alone.push(harness.run(&nothing, LONG, 1, AT_ONCE)?.ns as f64);
+        ours.push(harness.run(site.xdp.director()?, LONG, 1, AT_ONCE)?.ns as f64);
+        let handed = std::iter::from_fn(|| ring.next().map(drop)).count();
+        ensure!(handed == AT_ONCE as usize, "{handed} fragments were handed over, not {AT_ONCE}");
+    }
+    Ok(Line::new("a fragment, handed to the daemon, UDP IPv4", Figure::of(&ours, &alone)))
+}
+
+/// What the daemon takes for a datagram of several.
+pub fn put_together(rounds: usize) -> Result<Vec<Fact>> {
+    let site = load("datagrams")?;
+    [("DR", port::DIRECT), ("NAT", port::NAT), ("TUN", port::TUNNEL)]
+        .into_iter()
+        .map(|(way, port)| {
+            let least = least_time(&site, port, rounds).with_context(|| format!("fragments by {way}"))?;
+            Ok(Fact {
+                name: format!(
+                    "{way}, a datagram of {DATAGRAM} bytes in {FRAGMENTS} fragments, in the daemon"
+                ),
+                value: least.as_secs_f64() * 1e6,
+                unit: "µs".to_owned(),
+            })
+        })
+        .collect()
+}
+
+fn load(name: &str) -> Result<Site> {
+    let mut site = Site::load(10_000, name)?;
+    site.add_services()?;
+    Ok(site)
+}
+
+/// A datagram's fragments, none of whose frames is longer than that.
+fn fragments(port: u16, data: usize, longest: usize) -> Result<Vec<Vec<u8>>> {
+    let mut whole = vec![0; 14 + 20 + 8 + data];
+    Frame { from: client(false, 0), to: (VIPS[0], port), payload: Payload::Udp }.write(&mut whole);
+    // The frame forbids it, and who cuts does not ask.
+    Ok(cut(&whole, (longest - 14) as u16, 1, &[])?)
+}
+
+fn least_time(site: &Site, port: u16, rounds: usize) -> Result<Duration> {
+    let fragments = fragments(port, DATAGRAM, 1514)?;
+    ensure!(fragments.len() == FRAGMENTS, "it has {} fragments", fragments.len());
+    let mut errands = Errands::new(Reassembler::default(), 7);
+    let mut least = Duration::MAX;
+    for _ in 0..rounds * 200 {
+        let begun = Instant::now();
+        let mut sent = Vec::new();
+        for frame in &fragments {
+            let errand = ErrandView { kind: Kind::PutTogether, ifindex: 1, cut_to: 0, frame };
+            sent.extend(errands.run(&errand, Duration::ZERO, &site.xdp).sent);
+        }
+        least = least.min(begun.elapsed());
+        ensure!(sent.len() >= FRAGMENTS, "{} fragments left", sent.len());
+        ensure!(sent.iter().all(|out| out.frame[..6] == SERVERS_MAC), "one does not go to the server");
+    }
+    Ok(least)
+}
