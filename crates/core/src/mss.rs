@@ -1,6 +1,8 @@
 //! The largest segment that an end of a TCP connection says it takes (RFC 9293, 3.7.1): an option of its SYN, which may be lowered on
 //! the way, so that the other end sends no longer ones.
 
+use core::mem::offset_of;
+
 use crate::checksum::Update;
 use crate::env::{Env, Step};
 use crate::options::Progress;
@@ -92,7 +94,14 @@ fn lower<P: Packet>(packet: &mut P, l4: usize, at: usize, most: u16) -> Option<(
     // At an odd place both bytes count in words with their other neighbours: each as if they stood the other way round.
     let is_odd = (at ^ l4) & 1 != 0;
     let in_words = |[a, b]: [u8; 2]| if is_odd { [b, a] } else { [a, b] };
+    let changed = Update::NONE.replace16(in_words(said), in_words(most));
+    if P::KEEPS_NOTES {
+        // One that is left to the device is no sum of options yet.
+        return packet
+            .fit_checksum(l4 + offset_of!(Tcp, checksum), Update::NONE, changed, false)
+            .then_some(());
+    }
     let tcp = packet.header_mut::<Tcp>(l4)?;
-    Update::NONE.replace16(in_words(said), in_words(most)).apply_to(&mut tcp.checksum);
+    changed.apply_to(&mut tcp.checksum);
     Some(())
 }
