@@ -260,8 +260,8 @@ impl Keeper {
             for (server, watch) in &pool.servers {
                 let id = (*key, *server);
                 let kept = self.keep(id, watch, before.remove(&id), judged(&id), now);
+                self.held.extend(kept.free_at().map(|at| (at, id)));
                 self.servers.insert(id, kept);
-                self.expect_release(id);
             }
         }
     }
