@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use xlvs_core::env::Env;
-use xlvs_core::errand::{Errand, ROOM};
+use xlvs_core::errand::{Errand, Kind, ROOM};
 use xlvs_core::packet::Packet;
 use xlvs_core::verdict::DropReason;
 use xlvs_core::wire::Ethernet;
@@ -28,6 +28,10 @@ pub fn hand_over(ctx: *mut Context, kind: u32, ifindex: u32) -> Action {
         question.cut_to = (cut_to as u16).to_ne_bytes();
         question.ifindex = ifindex.to_ne_bytes();
         return hook::ANSWERED;
+    }
+    if WholePacket::KEEPS_NOTES && kind == Kind::Cut as u32 && WholePacket::new(ctx).is_left_to_device() {
+        // It would leave by way of the daemon, where nobody completes its checksum.
+        return lost(ctx, DropReason::Unsupported);
     }
     let len = unknown(WholePacket::new(ctx).len());
     if len > ROOM {
