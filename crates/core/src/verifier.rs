@@ -15,8 +15,8 @@ pub(crate) fn in_turn(n: u64) -> u64 {
     n
 }
 
-/// A number's lowest bits, masked last. Before Linux 6.3 the verifier knows nothing of what an `or` or `xor` of 32 bits leaves, so
-/// a mask that the compiler applies to the operands instead does not show it that an index is within an array.
+/// A number's lowest bits, masked last, so that the verifier sees that an index is within an array. The compiler would mask the operands
+/// of an `or` or `xor` instead, of whose result older verifiers know nothing, or compare another number that tells the same.
 #[inline(always)]
 pub(crate) fn low_bits<const MASK: u64>(n: u64) -> usize {
     (in_turn(n) & MASK) as usize

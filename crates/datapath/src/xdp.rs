@@ -70,16 +70,8 @@ pub enum XdpError {
     #[error("this xlvs was built without its eBPF object; build it with `cargo xtask build`")]
     NoObject,
     /// The kernel is older than what is needed.
-    #[error("this kernel is {found}; xlvs needs Linux 6.1 or later")]
+    #[error("this kernel is {found}; xlvs needs Linux 6.12 or later")]
     OldKernel {
-        /// Its release.
-        found: String,
-    },
-    /// The kernel is older than what the tc hook needs.
-    #[error(
-        "this kernel is {found}; the tc hook needs Linux 6.6 or later: be at the other one, with --hook xdp or without `hook` in the file"
-    )]
-    OldKernelForTc {
         /// Its release.
         found: String,
     },
@@ -111,7 +103,7 @@ pub enum XdpError {
     },
     /// The kernel refused the object.
     #[error(
-        "the kernel refused the eBPF program: {0}; is it 6.1 or later, with BTF and BPF JIT, and are you root?"
+        "the kernel refused the eBPF program: {0}; is it 6.12 or later, with BTF and BPF JIT, and are you root?"
     )]
     Load(String),
     /// No such interface.
@@ -299,7 +291,6 @@ impl Xdp {
 
     /// Loads the programs of the tc hook too, over the same maps.
     pub fn load_for_tc(&mut self) -> Result<(), XdpError> {
-        check_release_for_tc(kernel_release())?;
         self.tc = Some(Tc::load(&self.pins, &self.tables.sizes)?);
         Ok(())
     }
@@ -658,7 +649,7 @@ fn kernel_release() -> String {
 }
 
 fn check_release(release: String) -> Result<(), XdpError> {
-    if version(&release) < (6, 1) { Err(XdpError::OldKernel { found: release }) } else { Ok(()) }
+    if version(&release) < (6, 12) { Err(XdpError::OldKernel { found: release }) } else { Ok(()) }
 }
 
 fn program<'e>(ebpf: &'e Ebpf, name: &str) -> Result<&'e XdpProgram, XdpError> {
@@ -704,11 +695,6 @@ pub(crate) fn region<T>(ebpf: &Ebpf, name: &str, len: u32) -> Result<Region<T>, 
     Ok(Region::mapped(mapping, len as usize))
 }
 
-/// TCX links came with 6.6.
-fn check_release_for_tc(release: String) -> Result<(), XdpError> {
-    if version(&release) < (6, 6) { Err(XdpError::OldKernelForTc { found: release }) } else { Ok(()) }
-}
-
 fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
@@ -720,15 +706,12 @@ mod tests {
 
     #[test]
     fn kernels_that_are_too_old_are_named_with_what_is_needed() {
-        for enough in ["6.1.0-18-amd64", "6.12.117+deb12-amd64", "6.18.5", "7.0-rc1"] {
+        for enough in ["6.12.0", "6.12.117+deb12-amd64", "6.18.5", "7.0-rc1"] {
             assert!(check_release(enough.to_owned()).is_ok(), "{enough}");
         }
-        for old in ["6.0.19", "5.15.0", "unheard-of", ""] {
+        for old in ["6.1.0-18-amd64", "6.11.9", "5.15.0", "unheard-of", ""] {
             let why = check_release(old.to_owned()).expect_err(old).to_string();
-            assert!(why.contains(old) && why.contains("Linux 6.1 or"), "{why}");
+            assert!(why.contains(old) && why.contains("Linux 6.12 or"), "{why}");
         }
-        assert!(check_release_for_tc("6.6.0".to_owned()).is_ok());
-        let why = check_release_for_tc("6.1.0-18-amd64".to_owned()).expect_err("6.1 has no TCX").to_string();
-        assert!(why.contains("Linux 6.6 or") && why.contains("--hook xdp"), "{why}");
     }
 }
