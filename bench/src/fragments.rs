@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 use xlvs_core::errand::{ErrandView, Kind};
 use xlvs_datapath::fragments::{Errands, Reassembler, cut};
 
-use crate::frames::{Frame, LONG, Payload};
+use crate::frames::{Frame, LONG, Payload, checksum};
 use crate::harness::Harness;
+use crate::measure::Primitives;
 use crate::report::{Fact, Figure, Line};
 use crate::rows::client;
 use crate::site::{SERVERS_MAC, Site, VIPS, port};
@@ -19,8 +20,11 @@ const FRAGMENTS: usize = 6;
 /// What the ring has room for at once.
 const AT_ONCE: u32 = 128;
 
+/// The name of what [`handed_over`] measures.
+pub const HANDED_OVER: &str = "a fragment, handed to the daemon, UDP IPv4";
+
 /// What the programs take for one fragment.
-pub fn handed_over(harness: &mut Harness, rounds: usize) -> Result<Line> {
+pub fn handed_over(harness: &mut Harness, primitives: &mut Primitives, rounds: usize) -> Result<Line> {
     let mut site = load("fragments")?;
     let mut ring = site.xdp.take_errands().context("the ring of errands")?;
     let first = fragments(port::DIRECT, 200, 122)?.swap_remove(0);
@@ -29,13 +33,16 @@ pub fn handed_over(harness: &mut Harness, rounds: usize) -> Result<Line> {
     frame[..first.len()].copy_from_slice(&first);
     let nothing = harness.own("nothing")?;
     let (mut ours, mut alone) = (Vec::new(), Vec::new());
-    for _ in 0..rounds * 100 {
+    for piece in 0..rounds * 100 {
+        if piece % 100 == 0 {
+            primitives.sample(harness)?;
+        }
         alone.push(harness.run(&nothing, LONG, 1, AT_ONCE)?.ns as f64);
         ours.push(harness.run(site.xdp.director()?, LONG, 1, AT_ONCE)?.ns as f64);
         let handed = std::iter::from_fn(|| ring.next().map(drop)).count();
         ensure!(handed == AT_ONCE as usize, "{handed} fragments were handed over, not {AT_ONCE}");
     }
-    Ok(Line::new("a fragment, handed to the daemon, UDP IPv4", Figure::of(&ours, &alone)))
+    Ok(Line::new(HANDED_OVER, Figure::of(&ours, &alone)))
 }
 
 /// What the daemon takes for a datagram of several.
@@ -66,7 +73,11 @@ fn load(name: &str) -> Result<Site> {
 fn fragments(port: u16, data: usize, longest: usize) -> Result<Vec<Vec<u8>>> {
     let mut whole = vec![0; 14 + 20 + 8 + data];
     Frame { from: client(false, 0), to: (VIPS[0], port), payload: Payload::Udp }.write(&mut whole);
-    // The frame forbids it, and who cuts does not ask.
+    // A sender who forbids it would be told that they are too long.
+    whole[20..22].fill(0);
+    whole[24..26].fill(0);
+    let sum = checksum(&[&whole[14..34]]);
+    whole[24..26].copy_from_slice(&sum.to_be_bytes());
     Ok(cut(&whole, (longest - 14) as u16, 1, &[])?)
 }
 

@@ -18,7 +18,7 @@ mod site;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use xlvs_model::spec::Scheduler;
 
@@ -79,12 +79,12 @@ enum Part {
 }
 
 impl Options {
-    fn wants(&self, row: &Row) -> bool {
-        self.only.as_ref().is_none_or(|only| row.name.contains(only.as_str()))
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
     }
 
     fn wanted(&self, rows: Vec<Row>) -> Vec<Row> {
-        rows.into_iter().filter(|row| self.wants(row)).collect()
+        rows.into_iter().filter(|row| self.wants(&row.name)).collect()
     }
 
     fn rounds(&self) -> usize {
@@ -128,12 +128,14 @@ fn measured(options: &Options) -> Result<Report> {
     if has(Part::Rows) {
         rows = established(options, &mut harness, &mut primitives)?;
         rows.extend(openings(options, &mut harness, &mut primitives)?);
-        if options.only.is_none() {
+        let with_fragments = options.wants(fragments::HANDED_OVER);
+        if with_fragments {
             eprintln!("==> fragments");
-            rows.push(fragments::handed_over(&mut harness, options.rounds())?);
+            rows.push(fragments::handed_over(&mut harness, &mut primitives, options.rounds())?);
         }
+        ensure!(!rows.is_empty(), "no row has that in its name; without --only all are measured");
         facts = scale::choosing(&rows);
-        if options.only.is_none() {
+        if with_fragments {
             facts.extend(fragments::put_together(options.rounds())?);
         }
         rows.splice(0..0, primitives.lines());

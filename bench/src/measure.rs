@@ -124,7 +124,7 @@ pub struct Primitives {
 
 impl Primitives {
     /// Measures them once more.
-    fn sample(&mut self, harness: &mut Harness) -> Result<()> {
+    pub fn sample(&mut self, harness: &mut Harness) -> Result<()> {
         const REPEAT: u32 = 20_000;
         let nothing = harness.own("nothing")?;
         for _ in 0..A_ROUND / REPEAT {
