@@ -59,9 +59,18 @@ fn large_datagrams_go_whole_where_frames_are_long() -> Result<()> {
 /// What runs after the driver sees what is given back to the stack once more.
 #[test]
 fn fragments_of_no_service_reach_the_stack_in_generic_mode_too() -> Result<()> {
+    reach_the_stack_with(&["--xdp-mode", "generic"])
+}
+
+#[test]
+fn fragments_of_no_service_reach_the_stack_at_the_tc_hook_too() -> Result<()> {
+    reach_the_stack_with(&["--hook", "tc"])
+}
+
+fn reach_the_stack_with(options: &[&str]) -> Result<()> {
     let lab = Lab::lay_out(Layout::TwoNetwork, 1)?;
     let director = Director::prepare(&lab, &xlvs_lab::director::binary()?)?;
-    directed_by(director.with_options(&["--xdp-mode", "generic"]), &lab, |lab, director| {
+    directed_by(director.with_options(options), &lab, |lab, director| {
         let (_server, _own) = (NameServer::on_all(lab, ASK)?, NameServer::start(&lab.director, "lb1", OWN)?);
         let v4 = (IpAddr::from(lab.vip(0)), IpAddr::from(lab.servers[0].address));
         let v6 = (lab.layout().vip6(0).into(), lab.servers[0].address6.into());

@@ -10,12 +10,8 @@ use crate::wire::Header;
 /// puts behind it.
 pub const ROOM: usize = 3760;
 
-/// The mark of a frame that the daemon gives back to the stack, where the director is at the tc hook and would see it again. The director
-/// takes it off.
-pub const GIVEN_BACK: u32 = u32::from_be_bytes(*b"xlvs");
-
-/// The source MAC of a fragment that the daemon gives back to the stack. In generic mode the director sees it once more, and would take it
-/// for a new one; the stack does not care. Nobody else knows it, being made of the tables' seed.
+/// The source MAC of a fragment that the daemon gives back to the stack. In generic mode and at the tc hook the director sees it once more,
+/// and would take it for a new one; the stack does not care. Nobody else knows it, being made of the tables' seed.
 #[inline(always)]
 pub const fn given_back(seed: u64) -> [u8; 6] {
     let [_, a, b, c, d, e, _, _] = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_ne_bytes();

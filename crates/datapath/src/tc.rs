@@ -9,7 +9,6 @@ use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, TestRun, TestRunOptions};
-use xlvs_core::errand::GIVEN_BACK;
 
 use crate::objects;
 use crate::programs::{self, DIRECTOR};
@@ -66,14 +65,13 @@ impl Tc {
 
     /// Gives a frame to the stack, as if it had just come in by this interface.
     pub(crate) fn give_back(&self, ifindex: u32, frame: &[u8]) -> Result<(), XdpError> {
-        let context = context(ifindex, GIVEN_BACK, 0);
-        self.run("xlvs_give_back", frame, &context).map(drop)
+        self.run("xlvs_give_back", frame, &context(ifindex, 0)).map(drop)
     }
 
     /// Runs the director, without sending it, on a packet that came in by the first interface, the loopback, and is cut into segments with
     /// so many bytes of payload where it leaves (0: it is not). Returns the action and the packet afterwards.
     pub fn try_packet(&self, frame: &[u8], segment: u32) -> Result<(i32, Vec<u8>), XdpError> {
-        self.run(DIRECTOR, frame, &context(LOOPBACK, 0, segment))
+        self.run(DIRECTOR, frame, &context(LOOPBACK, segment))
     }
 
     fn run(&self, name: &str, frame: &[u8], context: &[u8]) -> Result<(i32, Vec<u8>), XdpError> {
@@ -102,10 +100,10 @@ pub fn is_runnable(frame: &[u8]) -> bool {
 
 const LOOPBACK: u32 = 1;
 
-/// A test run's `__sk_buff`: the interface that the frame came in by, its mark, and the payload of its segments.
-fn context(ifindex: u32, mark: u32, segment: u32) -> [u8; 192] {
+/// A test run's `__sk_buff`: the interface that the frame came in by, and the payload of its segments.
+fn context(ifindex: u32, segment: u32) -> [u8; 192] {
     let mut context = [0; 192];
-    for (at, word) in [(8, mark), (40, ifindex), (176, segment)] {
+    for (at, word) in [(40, ifindex), (176, segment)] {
         context[at..at + 4].copy_from_slice(&word.to_ne_bytes());
     }
     context

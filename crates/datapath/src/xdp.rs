@@ -338,12 +338,12 @@ impl Xdp {
     /// Gives a fragment to the stack, as if it had just come in by this interface, but for the MAC of whoever sent it
     /// ([`errand::given_back`]).
     pub fn give_back(&self, ifindex: u32, frame: &[u8]) -> Result<(), XdpError> {
-        if let Some(tc) = &self.tc {
-            return tc.give_back(ifindex, frame);
-        }
         let mut frame = frame.to_vec();
         if let Some(source) = frame.get_mut(6..12) {
             source.copy_from_slice(&errand::given_back(self.tables.config().seed.load()));
+        }
+        if let Some(tc) = &self.tc {
+            return tc.give_back(ifindex, &frame);
         }
         let context = context(ifindex, 0, frame.len());
         let options = TestRunOptions {
@@ -641,15 +641,15 @@ pub(crate) fn explain(e: &dyn std::error::Error) -> String {
 }
 
 fn check_kernel() -> Result<(), XdpError> {
-    check_release(kernel_release())
-}
-
-fn kernel_release() -> String {
-    nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default()
+    let release =
+        nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    check_release(release)
 }
 
 fn check_release(release: String) -> Result<(), XdpError> {
-    if version(&release) < (6, 12) { Err(XdpError::OldKernel { found: release }) } else { Ok(()) }
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (6, 12) { Err(XdpError::OldKernel { found: release }) } else { Ok(()) }
 }
 
 fn program<'e>(ebpf: &'e Ebpf, name: &str) -> Result<&'e XdpProgram, XdpError> {
@@ -693,11 +693,6 @@ pub(crate) fn region<T>(ebpf: &Ebpf, name: &str, len: u32) -> Result<Region<T>, 
     let mapping = Mapping::of(data.fd().as_fd(), bytes)
         .map_err(|e| XdpError::Load(format!("mapping {name} ({bytes} bytes): {e}")))?;
     Ok(Region::mapped(mapping, len as usize))
-}
-
-fn version(release: &str) -> (u32, u32) {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use aya_ebpf::macros::{classifier, map};
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::TcContext;
 use xlvs_core::director::Stage;
-use xlvs_core::errand::GIVEN_BACK;
 
 pub use crate::skb::{AnyPacket, AskedPacket, ShortPacket, WholePacket, unknown};
 
@@ -46,22 +45,17 @@ macro_rules! entry {
 }
 pub(crate) use entry;
 
-/// Is the director to look at it? A frame with a VLAN tag comes again by its VLAN device, without the tag; one that the daemon gave back
-/// is the stack's.
+/// Is the director to look at it? A frame with a VLAN tag comes again by its VLAN device, without the tag.
 #[inline(always)]
 pub fn is_for_us(ctx: *mut Context) -> bool {
-    // SAFETY: the kernel hands a valid context to the entry point.
-    let skb = unsafe { &mut *ctx };
-    if skb.mark == GIVEN_BACK {
-        skb.mark = 0;
-        return false;
-    }
-    if skb.vlan_present == 0 {
+    // SAFETY: the kernel hands a valid context to the entry point. Read anew each time, since the helper changes it.
+    let has_tag = || unsafe { (*ctx).vlan_present } != 0;
+    if !has_tag() {
         return true;
     }
     // A tag with the identifier 0 only has a priority.
     // SAFETY: the context is valid.
-    skb.vlan_tci & 0xfff == 0 && unsafe { bpf_skb_vlan_pop(ctx) } == 0 && skb.vlan_present == 0
+    unsafe { (*ctx).vlan_tci & 0xfff == 0 && bpf_skb_vlan_pop(ctx) == 0 && !has_tag() }
 }
 
 /// The interface that the frame came in by.
@@ -109,7 +103,7 @@ pub unsafe fn copy(ctx: *mut Context, to: *mut c_void, len: u32) -> i64 {
 }
 
 /// Gives a frame to the stack, as if it had just come in: for fragments of packets that are none of ours. Run by the daemon with
-/// `BPF_PROG_TEST_RUN`, with the mark by which the director knows it ([`GIVEN_BACK`]); never attached.
+/// `BPF_PROG_TEST_RUN`; never attached.
 #[classifier]
 pub fn xlvs_give_back(ctx: TcContext) -> i32 {
     let skb = ctx.as_ptr().cast::<Context>();
