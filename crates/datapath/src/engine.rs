@@ -87,6 +87,8 @@ struct Touched {
     services: BTreeMap<ServiceKey, Touch>,
     reach: Reach,
     services_differ: bool,
+    /// Other servers than before, or others of them by NAT: more than a weight.
+    servers_differ: bool,
     timeouts: bool,
     tunables: bool,
     marks: bool,
@@ -160,6 +162,13 @@ impl Touched {
             Change::StartSync(_) | Change::StopSync(_) => {}
         }
         touched.reach = Reach::after(change, before);
+        touched.servers_differ = match change {
+            Change::EditServer(key, spec) => {
+                let method = |model: &Model| Some(model.service(key)?.server(&spec.key)?.method);
+                method(before) != Some(spec.method)
+            }
+            _ => !touched.services.is_empty(),
+        };
         touched.services_differ = matches!(
             change,
             Change::AddService(_) | Change::EditService(_) | Change::DeleteService(_) | Change::Flush
@@ -177,6 +186,7 @@ impl Touched {
         other.services.into_iter().for_each(|(key, touch)| self.touch(key, touch));
         self.reach = self.reach.max(other.reach);
         self.services_differ |= other.services_differ;
+        self.servers_differ |= other.servers_differ;
         self.timeouts |= other.timeouts;
         self.tunables |= other.tunables;
         self.marks |= other.marks;
@@ -361,7 +371,7 @@ impl Engine {
         if touched.tunables {
             self.write_tunables();
         }
-        if touched.tunables || !touched.services.is_empty() {
+        if touched.tunables || touched.servers_differ {
             self.list_nat_servers();
         }
         if touched.marks {
