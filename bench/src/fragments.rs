@@ -20,12 +20,26 @@ const FRAGMENTS: usize = 6;
 /// What the ring has room for at once.
 const AT_ONCE: u32 = 128;
 
-/// The name of what [`handed_over`] measures.
+/// The name of what programs take for one fragment.
 pub const HANDED_OVER: &str = "a fragment, handed to the daemon, UDP IPv4";
 
-/// What the programs take for one fragment.
-pub fn handed_over(harness: &mut Harness, primitives: &mut Primitives, rounds: usize) -> Result<Line> {
-    let mut site = load("fragments")?;
+/// Both.
+pub fn measure(
+    harness: &mut Harness,
+    primitives: &mut Primitives,
+    rounds: usize,
+) -> Result<(Line, Vec<Fact>)> {
+    let mut site = Site::load(10_000, "fragments")?;
+    site.add_services()?;
+    Ok((handed_over(harness, primitives, &mut site, rounds)?, put_together(&site, rounds)?))
+}
+
+fn handed_over(
+    harness: &mut Harness,
+    primitives: &mut Primitives,
+    site: &mut Site,
+    rounds: usize,
+) -> Result<Line> {
     let mut ring = site.xdp.take_errands().context("the ring of errands")?;
     let first = fragments(port::DIRECT, 200, 122)?.swap_remove(0);
     let frame = &mut harness.frames(LONG)[..LONG];
@@ -33,25 +47,23 @@ pub fn handed_over(harness: &mut Harness, primitives: &mut Primitives, rounds: u
     frame[..first.len()].copy_from_slice(&first);
     let nothing = harness.own("nothing")?;
     let (mut ours, mut alone) = (Vec::new(), Vec::new());
-    for piece in 0..rounds * 100 {
-        if piece % 100 == 0 {
-            primitives.sample(harness)?;
+    for _ in 0..rounds {
+        primitives.sample(harness)?;
+        for _ in 0..100 {
+            alone.push(harness.run(&nothing, LONG, 1, AT_ONCE)?.ns as f64);
+            ours.push(harness.run(site.xdp.director()?, LONG, 1, AT_ONCE)?.ns as f64);
+            let handed = std::iter::from_fn(|| ring.next().map(drop)).count();
+            ensure!(handed == AT_ONCE as usize, "{handed} fragments were handed over, not {AT_ONCE}");
         }
-        alone.push(harness.run(&nothing, LONG, 1, AT_ONCE)?.ns as f64);
-        ours.push(harness.run(site.xdp.director()?, LONG, 1, AT_ONCE)?.ns as f64);
-        let handed = std::iter::from_fn(|| ring.next().map(drop)).count();
-        ensure!(handed == AT_ONCE as usize, "{handed} fragments were handed over, not {AT_ONCE}");
     }
     Ok(Line::new(HANDED_OVER, Figure::of(&ours, &alone)))
 }
 
-/// What the daemon takes for a datagram of several.
-pub fn put_together(rounds: usize) -> Result<Vec<Fact>> {
-    let site = load("datagrams")?;
+fn put_together(site: &Site, rounds: usize) -> Result<Vec<Fact>> {
     [("DR", port::DIRECT), ("NAT", port::NAT), ("TUN", port::TUNNEL)]
         .into_iter()
         .map(|(way, port)| {
-            let least = least_time(&site, port, rounds).with_context(|| format!("fragments by {way}"))?;
+            let least = least_time(site, port, rounds).with_context(|| format!("fragments by {way}"))?;
             Ok(Fact {
                 name: format!(
                     "{way}, a datagram of {DATAGRAM} bytes in {FRAGMENTS} fragments, in the daemon"
@@ -61,12 +73,6 @@ pub fn put_together(rounds: usize) -> Result<Vec<Fact>> {
             })
         })
         .collect()
-}
-
-fn load(name: &str) -> Result<Site> {
-    let mut site = Site::load(10_000, name)?;
-    site.add_services()?;
-    Ok(site)
 }
 
 /// A datagram's fragments, none of whose frames is longer than that.

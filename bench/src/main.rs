@@ -128,16 +128,14 @@ fn measured(options: &Options) -> Result<Report> {
     if has(Part::Rows) {
         rows = established(options, &mut harness, &mut primitives)?;
         rows.extend(openings(options, &mut harness, &mut primitives)?);
-        let with_fragments = options.wants(fragments::HANDED_OVER);
-        if with_fragments {
+        if options.wants(fragments::HANDED_OVER) {
             eprintln!("==> fragments");
-            rows.push(fragments::handed_over(&mut harness, &mut primitives, options.rounds())?);
+            let (line, datagrams) = fragments::measure(&mut harness, &mut primitives, options.rounds())?;
+            rows.push(line);
+            facts = datagrams;
         }
         ensure!(!rows.is_empty(), "no row has that in its name; without --only all are measured");
-        facts = scale::choosing(&rows);
-        if with_fragments {
-            facts.extend(fragments::put_together(options.rounds())?);
-        }
+        facts.splice(0..0, scale::choosing(&rows));
         rows.splice(0..0, primitives.lines());
     }
     if has(Part::Tables) {

@@ -98,7 +98,6 @@ fn fitting<const K: usize>(server: &Server, method: u8, of: Of) -> Option<u16> {
     if flags & flag::RESOLVED == 0 {
         return None;
     }
-    let room = if method == Method::Tunnel as u8 { tunnel::room(flags, hop.mtu)? } else { hop.mtu };
     let network = if K == key::V4 { Ipv4::LEN } else { Ipv6::LEN };
-    room.checked_sub((network + Tcp::LEN) as u16)
+    tunnel::room_by(flags, hop.mtu, method)?.checked_sub((network + Tcp::LEN) as u16)
 }

@@ -128,7 +128,13 @@ pub fn room(flags: u16, mtu: u16) -> Option<u16> {
     if room < least { None } else { Some(room) }
 }
 
-/// Has a way of this MTU room for a packet of this length, sent by this method to a server with these flags?
+/// What a way of this MTU takes of a packet that is sent by this method to a server with these flags. `None`: see [`room`].
+#[inline(always)]
+pub fn room_by(flags: u16, mtu: u16, method: u8) -> Option<u16> {
+    if method == Method::Tunnel as u8 { room(flags, mtu) } else { Some(mtu) }
+}
+
+/// [`room_by`] of at least so many bytes? For the short way, without working the room out where that need not be.
 #[inline(always)]
 pub fn leaves_room(flags: u16, mtu: u16, method: u8, len: u16) -> bool {
     if method != Method::Tunnel as u8 {

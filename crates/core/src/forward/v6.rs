@@ -6,7 +6,6 @@ use super::tunnel::{self, Inner};
 use crate::checksum::Update;
 use crate::env::{Env, Route};
 use crate::icmp::quote::{self, Quote};
-use crate::method::Method;
 use crate::packet::Packet;
 use crate::parse::{L3, Net};
 use crate::server::{Onward, Server, flag};
@@ -32,8 +31,7 @@ pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onw
     if flags & flag::RESOLVED == 0 {
         return Err(DropReason::Unresolved.into());
     }
-    let room = if method == Method::Tunnel as u8 { tunnel::room(flags, hop.mtu) } else { Some(hop.mtu) };
-    let Some(room) = room else { return Err(DropReason::TooBig.into()) };
+    let Some(room) = tunnel::room_by(flags, hop.mtu, method) else { return Err(DropReason::TooBig.into()) };
     if packet.judged(ip.packet_len()) > room {
         let largest = packet.largest_fragment();
         if largest == 0 || largest > room {

@@ -11,7 +11,7 @@ use hyper::{HeaderMap, Request, Response, header};
 use tokio::io::{AsyncRead, AsyncWrite};
 use xlvs_model::watch::{GrpcSpec, HttpVersion};
 
-use super::{Trouble, Whom, http2, tls};
+use super::{Trouble, Whom, http, http2, tls};
 
 const METHOD: &str = "/grpc.health.v1.Health/Check";
 /// An answer is a few bytes long.
@@ -62,9 +62,9 @@ where
     let request = Request::post(uri)
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
-        .header(header::USER_AGENT, concat!("xlvs/", env!("CARGO_PKG_VERSION")))
+        .header(header::USER_AGENT, http::USER_AGENT)
         .body(())
-        .map_err(|why| format!("no request can be made: {why}"))?;
+        .map_err(http::no_request)?;
     http2::exchange(stream, request, question(service), judge).await
 }
 

@@ -79,13 +79,13 @@ where
     .await
 }
 
-const USER_AGENT: &str = concat!("xlvs/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!("xlvs/", env!("CARGO_PKG_VERSION"));
 
 fn host(spec: &HttpSpec, asked: SocketAddr) -> String {
     spec.host.clone().unwrap_or_else(|| asked.to_string())
 }
 
-fn no_request(why: hyper::http::Error) -> String {
+pub(super) fn no_request(why: hyper::http::Error) -> String {
     format!("no request can be made: {why}")
 }
 
