@@ -18,15 +18,18 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const FALL: u32 = 2;
 
 /// A lab whose director is ruled by a file with one service of names, checked over HTTP, with these words more.
+/// What answers the checks stands before the first is made.
 fn watched(
     more: impl FnOnce(&Lab) -> String,
-    test: impl FnOnce(&Lab, &mut Director, SocketAddr) -> Result<()>,
+    test: impl FnOnce(&Lab, &mut Director, SocketAddr, &mut Vec<HttpServer>) -> Result<()>,
 ) -> Result<()> {
     let lab = Lab::lay_out(Layout::TwoNetwork, 3)?;
+    let _names = NameServer::on_all(&lab, ASK)?;
+    let mut files = HttpServer::on_all(&lab, HTTP)?;
     let file = lab.directory().join("xlvs.toml");
     write(&lab, &file, &more(&lab))?;
     let vip = SocketAddr::new(lab.vip(0).into(), ASK);
-    ruled_by(&lab, &file, |lab, director| test(lab, director, vip))
+    ruled_by(&lab, &file, |lab, director| test(lab, director, vip, &mut files))
 }
 
 fn write(lab: &Lab, file: &Path, more: &str) -> Result<()> {
@@ -79,9 +82,7 @@ fn a_server_that_breaks_gets_no_new_connection_and_comes_back() -> Result<()> {
         let command = format!("echo \"$XLVS_SERVER $XLVS_STATE\" >> {}/notices", lab.directory().display());
         format!("notify_down = '{command}'\nnotify_up = '{command}'\n")
     };
-    watched(notify, |lab, director, vip| {
-        let _names = NameServer::on_all(lab, ASK)?;
-        let mut files = HttpServer::on_all(lab, HTTP)?;
+    watched(notify, |lab, director, vip, files| {
         eventually("all are up", || Ok(serving(director)? == at(lab, &[0, 1, 2])))?;
         eventually("all are known", || Ok(run(director, "xlvs servers")?.matches(", up").count() == 3))?;
         let mut held = hold(lab, vip, 9)?;
@@ -147,9 +148,7 @@ fn all_down_calls_the_sorry_server_and_one_back_sends_it_home() -> Result<()> {
 fn with_inhibit_connections_of_a_failed_server_go_on() -> Result<()> {
     watched(
         |_| "inhibit_on_failure = true\n".to_owned(),
-        |lab, director, vip| {
-            let _names = NameServer::on_all(lab, ASK)?;
-            let mut files = HttpServer::on_all(lab, HTTP)?;
+        |lab, director, vip, files| {
             eventually("all are known", || Ok(run(director, "xlvs servers")?.matches(", up").count() == 3))?;
             let mut held = hold(lab, vip, 9)?;
             drop(files.remove(0));
@@ -165,9 +164,7 @@ fn with_inhibit_connections_of_a_failed_server_go_on() -> Result<()> {
 fn with_reset_a_client_that_waits_is_told_that_its_server_failed() -> Result<()> {
     watched(
         |_| "on_failure = \"reset\"\n".to_owned(),
-        |lab, director, vip| {
-            let _names = NameServer::on_all(lab, ASK)?;
-            let mut files = HttpServer::on_all(lab, HTTP)?;
+        |lab, director, vip, files| {
             eventually("all are known", || Ok(run(director, "xlvs servers")?.matches(", up").count() == 3))?;
             let held = hold(lab, vip, 9)?;
             drop(files.remove(1));
@@ -196,9 +193,7 @@ fn with_reset_a_client_that_waits_is_told_that_its_server_failed() -> Result<()>
 fn a_server_that_flaps_is_held_out_until_an_operator_lets_it_go() -> Result<()> {
     watched(
         |_| "damping = \"5m\"\n".to_owned(),
-        |lab, director, vip| {
-            let _names = NameServer::on_all(lab, ASK)?;
-            let mut files = HttpServer::on_all(lab, HTTP)?;
+        |lab, director, vip, files| {
             let up = || Ok(run(director, "xlvs servers")?.matches(", up").count() == 3);
             eventually("all are known", up)?;
             for flap in 1..=3 {
@@ -229,9 +224,7 @@ fn a_server_that_flaps_is_held_out_until_an_operator_lets_it_go() -> Result<()> 
 fn the_operators_word_wins_and_survives_a_restart_of_the_daemon() -> Result<()> {
     watched(
         |_| String::new(),
-        |lab, director, vip| {
-            let _names = NameServer::on_all(lab, ASK)?;
-            let _files = HttpServer::on_all(lab, HTTP)?;
+        |lab, director, vip, _| {
             eventually("all are known", || Ok(run(director, "xlvs servers")?.matches(", up").count() == 3))?;
             let [first, second] = [0, 1].map(|index| lab.servers[index].address);
             let mut held = hold(lab, vip, 9)?;
@@ -299,17 +292,17 @@ fn five_thousand_checks_a_second_are_made_and_none_is_late() -> Result<()> {
 
 #[test]
 fn with_alpha_nothing_is_sent_to_a_server_before_its_first_check() -> Result<()> {
-    watched(
-        |_| "alpha = true\n".to_owned(),
-        |lab, director, vip| {
-            let _names = NameServer::on_all(lab, ASK)?;
-            ensure!(serving(director)?.is_empty());
-            std::thread::sleep(INTERVAL * 3);
-            ensure!(serving(director)?.is_empty(), "nobody answers the checks");
-            let _file = HttpServer::start(&lab.servers[2].netns, "rs3", HTTP)?;
-            eventually("it serves", || Ok(serving(director)? == at(lab, &[2])))?;
-            ensure!(answering(lab, vip)? == ["rs3"]);
-            Ok(())
-        },
-    )
+    let lab = Lab::lay_out(Layout::TwoNetwork, 3)?;
+    let _names = NameServer::on_all(&lab, ASK)?;
+    let file = lab.directory().join("xlvs.toml");
+    write(&lab, &file, "alpha = true\n")?;
+    ruled_by(&lab, &file, |lab, director| {
+        ensure!(serving(director)?.is_empty());
+        std::thread::sleep(INTERVAL * 3);
+        ensure!(serving(director)?.is_empty(), "nobody answers the checks");
+        let _file = HttpServer::start(&lab.servers[2].netns, "rs3", HTTP)?;
+        eventually("it serves", || Ok(serving(director)? == at(lab, &[2])))?;
+        ensure!(answering(lab, SocketAddr::new(lab.vip(0).into(), ASK))? == ["rs3"]);
+        Ok(())
+    })
 }
