@@ -4,9 +4,9 @@
 //! the same size and meaning everywhere.
 
 #[cfg(all(not(loom), not(target_arch = "bpf")))]
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 #[cfg(target_arch = "bpf")]
 use core::cell::UnsafeCell;
@@ -100,6 +100,12 @@ cell!(
     AtomicU64
 );
 cell!(
+    /// A shared byte.
+    Cell8,
+    u8,
+    AtomicU8
+);
+cell!(
     /// A shared 32-bit word.
     Cell32,
     u32,
@@ -119,6 +125,21 @@ pub fn barrier() {
 }
 
 impl Cell64 {
+    /// The lower half of [`Cell64::load`]'s.
+    #[inline(always)]
+    pub fn load_low(&self) -> u32 {
+        #[cfg(target_arch = "bpf")]
+        {
+            // Read as such: cut off afterwards, it would take two more instructions.
+            // SAFETY: the target is little-endian, so the first half of the live, aligned integer is its lower one.
+            unsafe { self.0.get().cast::<u32>().read_volatile() }
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            self.load() as u32
+        }
+    }
+
     /// Adds without a bus lock: for a counter that only this processor writes.
     #[inline(always)]
     pub fn bump(&self, by: u64) {
@@ -132,3 +153,6 @@ unsafe impl Sync for Cell64 {}
 #[cfg(target_arch = "bpf")]
 // SAFETY: as for `Cell64`.
 unsafe impl Sync for Cell32 {}
+#[cfg(target_arch = "bpf")]
+// SAFETY: as for `Cell64`.
+unsafe impl Sync for Cell8 {}

@@ -1,6 +1,6 @@
 //! What the daemon tells the data plane as a whole: one record, shared, changed word by word while packets flow.
 
-use crate::cell::{Cell32, Cell64};
+use crate::cell::{Cell8, Cell32, Cell64};
 use crate::conn::word::Tick;
 use crate::sctp::state::SctpState;
 use crate::state::TcpState;
@@ -27,64 +27,61 @@ const MILLISECONDS_A_DAY: u64 = 86_400_000;
 /// Ticks of a day.
 const DAY: u32 = 86_400 * Tick::PER_SECOND;
 
-/// Bits of an address filter: a set of addresses that may say "perhaps" but never a wrong "no".
-pub const FILTER_WORDS: usize = 1024;
+/// Places of an address filter: a set of addresses that may say "perhaps" but never a wrong "no". A byte each: a bit would have to be
+/// found in its word, for every packet twice.
+pub const FILTER_PLACES: usize = 1 << 16;
 
-/// Where an address falls in a filter: word and bit.
+/// Where an address falls in a filter.
 #[inline(always)]
-pub const fn filter_bit_v4(addr: [u8; 4]) -> (usize, u64) {
-    filter_bit(u32::from_ne_bytes(addr))
+pub const fn filter_place_v4(addr: [u8; 4]) -> usize {
+    filter_place(u32::from_ne_bytes(addr))
 }
 
 /// The same for IPv6.
 #[inline(always)]
-pub const fn filter_bit_v6(addr: AddrV6) -> (usize, u64) {
-    filter_bit(addr.folded())
+pub const fn filter_place_v6(addr: AddrV6) -> usize {
+    filter_place(addr.folded())
 }
 
 #[inline(always)]
-const fn filter_bit(folded: u32) -> (usize, u64) {
-    let h = folded.wrapping_mul(0x9e37_79b1) >> 16;
-    ((h >> 6) as usize & (FILTER_WORDS - 1), 1 << (h & 63))
+const fn filter_place(folded: u32) -> usize {
+    (folded.wrapping_mul(0x9e37_79b1) >> 16) as usize
 }
 
 /// A set of addresses, small and fast: whether a packet can be ours is decided here before any look-up.
 #[repr(C)]
 pub struct Filter {
-    words: [Cell64; FILTER_WORDS],
+    places: [Cell8; FILTER_PLACES],
 }
 
 impl Filter {
     /// May this address be in the set?
     #[inline(always)]
     pub fn may_hold_v4(&self, addr: [u8; 4]) -> bool {
-        self.has(filter_bit_v4(addr))
+        self.holds(filter_place_v4(addr))
     }
 
     /// May this address be in the set?
     #[inline(always)]
     pub fn may_hold_v6(&self, addr: AddrV6) -> bool {
-        self.has(filter_bit_v6(addr))
+        self.holds(filter_place_v6(addr))
     }
 
     #[inline(always)]
-    fn has(&self, (word, bit): (usize, u64)) -> bool {
-        match self.words.get(word) {
-            Some(w) => w.load() & bit != 0,
+    fn holds(&self, place: usize) -> bool {
+        match self.places.get(place) {
+            Some(cell) => cell.load() != 0,
             None => false,
         }
     }
 
-    /// One of its words.
-    pub fn load(&self, word: usize) -> u64 {
-        self.words.get(word).map_or(0, |cell| cell.load())
-    }
-
-    /// Stores one of its words: the daemon computes all of them and stores those that changed, so that an address
-    /// that stays is never absent in between.
-    pub fn store(&self, word: usize, bits: u64) {
-        if let Some(cell) = self.words.get(word) {
-            cell.store(bits);
+    /// Says whether anybody in the set falls on this place. The daemon works out all of them and stores those that changed, so that an
+    /// address that stays is never absent in between.
+    pub fn store(&self, place: usize, held: bool) {
+        if let Some(cell) = self.places.get(place)
+            && (cell.load() != 0) != held
+        {
+            cell.store(held.into());
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::icmp::quote::Quote;
 use crate::icmp::{self, Complaint};
 use crate::options;
 use crate::packet::Packet;
-use crate::parse::{self, Net};
+use crate::parse::{self, Net, Transport};
 use crate::persist::{Asked, Outcome};
 use crate::sched::Question;
 use crate::server::{Onward, Server};
@@ -83,10 +83,12 @@ pub trait Family<const K: usize>: Sized {
         own: Self::Addr,
         time: u32,
     ) -> Result<(), DropReason>;
+    /// Ports and flags of a plain TCP or UDP packet ([`Family::read_plain`]). `None`: it is cut short.
+    fn plain_transport<P: Packet>(packet: &P, protocol: u8) -> Option<Transport>;
     /// [`Family::prepare`] for the short way, with what was read of server and packet already.
-    fn fits<P: Packet>(packet: &P, net: &Net<Self::Addr>, flags: u16, mtu: u16, method: u8) -> bool;
+    fn fits<P: Packet>(packet: &P, net: &Net<Self::Addr>, room: u16) -> bool;
     /// What a packet must satisfy to be sent to this server by this method, and where it goes then.
-    fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance>;
+    fn prepare<'s, P: Packet>(packet: &P, server: &'s Server, method: u8) -> Result<Onward<'s>, Hindrance>;
     /// The same for the way to a client, of a packet that came in by this interface, from this source, and is judged as being so
     /// long.
     fn route<P: Packet, E: Env>(
@@ -296,12 +298,17 @@ impl Family<{ key::V4 }> for V4 {
     }
 
     #[inline(always)]
-    fn fits<P: Packet>(packet: &P, net: &Net<[u8; 4]>, flags: u16, mtu: u16, method: u8) -> bool {
-        v4::fits(packet, net, flags, mtu, method)
+    fn plain_transport<P: Packet>(packet: &P, protocol: u8) -> Option<Transport> {
+        parse::plain_transport_v4(packet, protocol)
     }
 
     #[inline(always)]
-    fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance> {
+    fn fits<P: Packet>(packet: &P, net: &Net<[u8; 4]>, room: u16) -> bool {
+        v4::fits(packet, net, room)
+    }
+
+    #[inline(always)]
+    fn prepare<'s, P: Packet>(packet: &P, server: &'s Server, method: u8) -> Result<Onward<'s>, Hindrance> {
         v4::prepare(packet, server, method)
     }
 
@@ -533,12 +540,17 @@ impl Family<{ key::V6 }> for V6 {
     }
 
     #[inline(always)]
-    fn fits<P: Packet>(packet: &P, net: &Net<AddrV6>, flags: u16, mtu: u16, method: u8) -> bool {
-        v6::fits(packet, net, flags, mtu, method)
+    fn plain_transport<P: Packet>(packet: &P, protocol: u8) -> Option<Transport> {
+        parse::transport(packet, parse::L3 + Ipv6::LEN, protocol).ok()
     }
 
     #[inline(always)]
-    fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance> {
+    fn fits<P: Packet>(packet: &P, net: &Net<AddrV6>, room: u16) -> bool {
+        v6::fits(packet, net, room)
+    }
+
+    #[inline(always)]
+    fn prepare<'s, P: Packet>(packet: &P, server: &'s Server, method: u8) -> Result<Onward<'s>, Hindrance> {
         v6::prepare(packet, server, method)
     }
 

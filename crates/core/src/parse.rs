@@ -3,14 +3,16 @@
 //! In steps, so that traffic that is not ours costs only the first: [`ethernet`], then [`network_v4`] or [`network_v6`], which
 //! trust nothing; [`transport`] reads ports and flags of a packet that may be ours.
 
-use crate::checksum::{Sum, ipv4_header_sum_in_packet};
+use crate::checksum::Sum;
 use crate::packet::Packet;
 use crate::sctp;
 use core::mem::offset_of;
 
 use crate::unaligned::{load16_at, load32_at};
 use crate::verdict::PassReason;
-use crate::wire::{AddrV6, Ethernet, Extension, Header, Ipv4, Ipv6, Tcp, Udp, ethertype, ip_protocol};
+use crate::wire::{
+    AddrV6, Ethernet, Extension, FrameV4, Header, Ipv4, Ipv6, PlainV4, Tcp, Udp, ethertype, ip_protocol,
+};
 
 /// A packet's network part. Laid out so that nothing of it is copied by the byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,23 +78,19 @@ pub fn network_v4<P: Packet>(packet: &P) -> Result<Net<[u8; 4]>, PassReason> {
 #[inline(always)]
 pub fn plain_v4<P: Packet>(packet: &P) -> Option<Net<[u8; 4]>> {
     const VERSION_AND_LEN: u8 = 4 << 4 | (Ipv4::LEN / 4) as u8;
-    let ip = packet.header::<Ipv4>(L3)?;
-    let len = ip.packet_len();
-    if ip.version_ihl != VERSION_AND_LEN
-        || ip.is_fragment()
+    let frame = packet.header::<FrameV4>(0)?;
+    let len = frame.packet_len();
+    if frame.ip.version_ihl != VERSION_AND_LEN
+        || frame.is_fragment()
         || (len as usize) < Ipv4::LEN
-        || L3 + len as usize > packet.len()
+        // A difference: what lies behind the packet is asked for again when it is cut off.
+        || (packet.len().wrapping_sub(L3 + len as usize) as isize) < 0
     {
         return None;
     }
-    Some(Net {
-        l4: L3 + Ipv4::LEN,
-        src: load32_at::<{ offset_of!(Ipv4, src) }, _>(ip).to_ne_bytes(),
-        dst: load32_at::<{ offset_of!(Ipv4, dst) }, _>(ip).to_ne_bytes(),
-        protocol: ip.protocol,
-        len,
-        fragment: false,
-    })
+    let [src, dst] = frame.addresses();
+    let protocol = frame.ip.protocol;
+    Some(Net { l4: L3 + Ipv4::LEN, src, dst, protocol, len, fragment: false })
 }
 
 /// Extension headers that are walked; who has more is left to the stack.
@@ -165,8 +163,8 @@ pub const FARTHEST_L4: usize = 512;
 /// Is the IPv4 header's checksum right? The stack drops packets whose is not before IPVS would see them.
 #[inline(always)]
 pub fn checksum_holds_v4<P: Packet>(packet: &P, net: &Net<[u8; 4]>) -> bool {
-    let Some(ip) = packet.header::<Ipv4>(L3) else { return false };
-    let sum = ipv4_header_sum_in_packet(ip);
+    let Some(frame) = packet.header::<FrameV4>(0) else { return false };
+    let sum = frame.words().into_iter().fold(Sum::ZERO, Sum::add32);
     if net.l4 == L3 + Ipv4::LEN {
         return sum.holds();
     }
@@ -204,6 +202,20 @@ pub struct Transport {
     pub dst: [u8; 2],
     /// TCP's flags. UDP: 1 when it has no checksum. SCTP: the number of a [`crate::sctp::state::Event`].
     pub flags: u8,
+}
+
+/// [`transport`] of TCP or UDP in a packet that was read by [`plain_v4`]. `None`: it is cut short.
+#[inline(always)]
+pub fn plain_transport_v4<P: Packet>(packet: &P, protocol: u8) -> Option<Transport> {
+    let plain = packet.header::<PlainV4>(0)?;
+    let [a, b, c, d] = load32_at::<{ offset_of!(PlainV4, ports) }, _>(plain).to_ne_bytes();
+    let flags = if protocol == ip_protocol::TCP {
+        packet.header::<Tcp>(L3 + Ipv4::LEN)?.flags
+    } else {
+        const CHECKSUM: usize = offset_of!(PlainV4, ports) + offset_of!(Udp, checksum);
+        (load16_at::<{ CHECKSUM }, _>(plain) == 0) as u8
+    };
+    Some(Transport { src: [a, b], dst: [c, d], flags })
 }
 
 /// Reads ports and flags of TCP and UDP. `Err`: why the stack gets the packet instead; of [`transport_otherwise`], if that is

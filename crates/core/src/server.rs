@@ -4,6 +4,7 @@
 //! that a packet is sent to together with the flags that allow it.
 
 use crate::cell::Cell64;
+use crate::forward::tunnel;
 use crate::method::Method;
 use crate::wire::{AddrV6, Ethernet};
 
@@ -33,13 +34,13 @@ pub mod flag {
     pub const TAGGED: u16 = 1 << 13;
 }
 
-/// Is it one to which packets can go the short way: in its service, another host, with a known next hop, without VLAN tags, and a
-/// tunnel, if it is one, without a checksum over the packet?
+/// Is it one to which packets of a connection of this method can go the short way: in its service, another host, with a known next
+/// hop, without VLAN tags, a tunnel, if it is one, without a checksum over the packet, and still of that method?
 #[inline(always)]
-pub const fn is_usual(flags: u16) -> bool {
+pub const fn is_usual(flags: u16, method: u8) -> bool {
     const WANTED: u16 = flag::AVAILABLE | flag::RESOLVED;
     const UNWANTED: u16 = flag::LOCAL | flag::TAGGED | 3 << flag::TUNNEL_CHECKSUM;
-    flags & (WANTED | UNWANTED) == WANTED
+    flags & (WANTED | UNWANTED | flag::METHOD) == WANTED | method as u16
 }
 
 /// The record. See [`Hop`] and [`Place`] for the words' contents.
@@ -70,22 +71,43 @@ pub struct Hop {
     pub mtu: u16,
 }
 
-/// The same as packets need it: the addresses in the words that they lie in, which are copied whole.
-#[derive(Clone, Copy, Debug)]
-pub struct Onward {
+/// The same as packets need it: the flags with the MAC that they allow, taken together, and the rest when it is asked for. Words that are
+/// copied whole.
+#[derive(Clone, Copy)]
+pub struct Onward<'s> {
     to: u64,
-    from: u64,
-    /// Interface.
-    pub ifindex: u32,
-    /// Largest IP packet that the way takes.
-    pub mtu: u16,
+    server: &'s Server,
 }
 
-impl Onward {
+impl Onward<'_> {
+    /// The flags that were in force with that MAC.
+    #[inline(always)]
+    pub const fn flags(&self) -> u16 {
+        (self.to >> 48) as u16
+    }
+
+    /// Interface.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        self.server.out.load_low()
+    }
+
+    /// Largest IP packet that the way takes.
+    #[inline(always)]
+    pub fn mtu(&self) -> u16 {
+        (self.server.out.load() >> 32) as u16
+    }
+
+    /// The same less what the server's present method puts around a packet; 0 where that leaves too little to be worth it.
+    #[inline(always)]
+    pub fn room(&self) -> u16 {
+        (self.server.out.load() >> 48) as u16
+    }
+
     /// Writes a frame's header.
     #[inline(always)]
     pub fn address(&self, frame: &mut Ethernet, ethertype: u16) {
-        frame.fill(self.to, self.from, ethertype);
+        frame.fill(self.to, self.server.from.load(), ethertype);
     }
 }
 
@@ -114,7 +136,15 @@ impl Server {
 
     /// Changes flags, keeping the MAC that goes with them. Only the daemon writes.
     pub fn set_flags(&self, flags: u16) {
+        let out = self.out.load();
+        self.set_out(flags, out as u32, (out >> 32) as u16);
         self.set_to(flags, self.flags_and_mac().1);
+    }
+
+    /// The room that the way has is worked out here, once, and not for every packet.
+    fn set_out(&self, flags: u16, ifindex: u32, mtu: u16) {
+        let room = tunnel::room_by(flags, mtu, (flags & flag::METHOD) as u8).unwrap_or(0);
+        self.out.store(u64::from(ifindex) | u64::from(mtu) << 32 | u64::from(room) << 48);
     }
 
     fn set_to(&self, flags: u16, mac: [u8; 6]) {
@@ -128,11 +158,10 @@ impl Server {
         Method::from_u8((self.flags() & flag::METHOD) as u8)
     }
 
-    /// Where its packets go, and the flags that were in force with that MAC.
+    /// Where its packets go.
     #[inline(always)]
-    pub fn hop(&self) -> (u16, Onward) {
-        let (to, from, out) = (self.to.load(), self.from.load(), self.out.load());
-        ((to >> 48) as u16, Onward { to, from, ifindex: out as u32, mtu: (out >> 32) as u16 })
+    pub fn onward(&self) -> Onward<'_> {
+        Onward { to: self.to.load(), server: self }
     }
 
     /// Gives it a next hop: the last word written makes it usable.
@@ -140,7 +169,7 @@ impl Server {
         let m = hop.from;
         let port = self.tunnel_port();
         self.from.store(u64::from_ne_bytes([m[0], m[1], m[2], m[3], m[4], m[5], port[0], port[1]]));
-        self.out.store(u64::from(hop.ifindex) | u64::from(hop.mtu) << 32);
+        self.set_out(self.flags(), hop.ifindex, hop.mtu);
         store16(&self.source, source);
         self.set_to(self.flags() | flag::RESOLVED, hop.to);
     }
@@ -185,13 +214,13 @@ impl Server {
     /// Its address when it is an IPv4 one.
     #[inline(always)]
     pub fn addr_v4(&self) -> [u8; 4] {
-        (self.addr[0].load() as u32).to_ne_bytes()
+        self.addr[0].load_low().to_ne_bytes()
     }
 
     /// The director's address towards it, for IPv4.
     #[inline(always)]
     pub fn source_v4(&self) -> [u8; 4] {
-        (self.source[0].load() as u32).to_ne_bytes()
+        self.source[0].load_low().to_ne_bytes()
     }
 
     /// Its address in sixteen bytes; an IPv4 one in the first four.

@@ -46,7 +46,7 @@ pub struct Counters {
     pub drops: [Cell64; DropReason::SPACE],
     /// Packets passed to the stack, by [`PassReason`].
     pub passes: [Cell64; PassReason::SPACE],
-    /// Packets sent on.
+    /// Packets sent on by other ways than the short one, which leaves that to its servers' statistics.
     pub forwarded: Cell64,
     /// Packets answered with an ICMP error.
     pub answered: Cell64,
@@ -64,6 +64,8 @@ pub struct Counters {
     pub predecessor: Cell64,
     /// Fragments handed to the daemon.
     pub fragments: Cell64,
+    /// Packets that servers' statistics have and that were not sent on by the short way. What those have besides was.
+    pub told_apart: Cell64,
 }
 
 /// ICMP errors that a processor may send in a quarter second: the kernel's `icmp_msgs_per_sec`, 1000.

@@ -62,13 +62,12 @@ impl Ethernet {
         u16::from_be(load16_at::<{ offset_of!(Self, kind) }, _>(self))
     }
 
-    /// Writes all of it in three instructions. The addresses are the first six bytes of each word, as it lies in memory; the
-    /// EtherType is in host order.
+    /// Writes all of it in three instructions. The addresses are the first six bytes of each word, as it lies in memory, and what follows
+    /// them is written over by the next; the EtherType is in host order.
     #[inline(always)]
     pub fn fill(&mut self, dst: u64, src: u64, ethertype: u16) {
-        const _: () = assert!(cfg!(target_endian = "little"), "the first bytes of a word are its lowest");
-        store64_at::<0, _>(self, dst << 16 >> 16 | src << 48);
-        store32_at::<8, _>(self, (src >> 16) as u32);
+        store64_at::<{ offset_of!(Self, dst) }, _>(self, dst);
+        store64_at::<{ offset_of!(Self, src) }, _>(self, src);
         store16_at::<{ offset_of!(Self, kind) }, _>(self, ethertype.to_be());
     }
 }
@@ -176,6 +175,84 @@ impl Ipv4 {
         store32_at::<16, _>(self, e);
     }
 }
+
+/// The beginning of a frame that carries IPv4, read as one header: where something lies is then told from where the frame begins, and need
+/// not be added up first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct FrameV4 {
+    /// Ethernet.
+    pub eth: Ethernet,
+    /// IPv4.
+    pub ip: Ipv4,
+}
+header!(FrameV4, 34);
+
+impl FrameV4 {
+    /// [`Ipv4::packet_len`].
+    #[inline(always)]
+    pub fn packet_len(&self) -> u16 {
+        u16::from_be(load16_at::<{ offset_of!(Self, ip.total_len) }, _>(self))
+    }
+
+    /// [`Ipv4::is_fragment`].
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        load16_at::<{ offset_of!(Self, ip.frag) }, _>(self) & Ipv4::FRAGMENT.to_be() != 0
+    }
+
+    /// [`Ipv4::dont_fragment`].
+    #[inline(always)]
+    pub fn dont_fragment(&self) -> bool {
+        load16_at::<{ offset_of!(Self, ip.frag) }, _>(self) & Ipv4::DF.to_be() != 0
+    }
+
+    /// Source and destination address.
+    #[inline(always)]
+    pub fn addresses(&self) -> [[u8; 4]; 2] {
+        let src = load32_at::<{ offset_of!(Self, ip.src) }, _>(self);
+        let dst = load32_at::<{ offset_of!(Self, ip.dst) }, _>(self);
+        [src.to_ne_bytes(), dst.to_ne_bytes()]
+    }
+
+    /// The IPv4 header in pieces of four bytes.
+    #[inline(always)]
+    pub fn words(&self) -> [[u8; 4]; 5] {
+        const AT: usize = offset_of!(FrameV4, ip);
+        [
+            load32_at::<{ AT }, _>(self),
+            load32_at::<{ AT + 4 }, _>(self),
+            load32_at::<{ AT + 8 }, _>(self),
+            load32_at::<{ AT + 12 }, _>(self),
+            load32_at::<{ AT + 16 }, _>(self),
+        ]
+        .map(u32::to_ne_bytes)
+    }
+
+    /// Lowers the time to live, which is not 0, by one, and fits the checksum (RFC 1624): as the time to live is the first of its two bytes, the
+    /// checksum becomes more by one there, with the carry taken around, and 0 where it would be ffff. Both lie in one word.
+    #[inline(always)]
+    pub fn lower_ttl(&mut self) {
+        const _: () = assert!(cfg!(target_endian = "little"), "the checksum is the higher half of its word");
+        const AT: usize = offset_of!(FrameV4, ip.ttl);
+        let word = load32_at::<{ AT }, _>(self) as u64 + 0xffff;
+        let carry = (word + 0x1_0000) >> 32;
+        store32_at::<{ AT }, _>(self, (word + (carry << 16)) as u32);
+    }
+}
+
+/// The same with the beginning of what IPv4 without options carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PlainV4 {
+    /// Ethernet and IPv4.
+    pub frame: FrameV4,
+    /// Ports of TCP and UDP.
+    pub ports: [u8; 4],
+    /// What follows: UDP's length and checksum.
+    pub rest: [u8; 4],
+}
+header!(PlainV4, 42);
 
 /// An IPv6 address in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -512,4 +589,35 @@ pub mod ip_protocol {
 #[inline(always)]
 pub const fn word(bytes: [u8; 4]) -> u32 {
     u32::from_ne_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checksum::Update;
+
+    #[test]
+    fn a_time_to_live_less_by_one_is_what_the_rfc_says() {
+        let (dst, src) = ([1; 6], [2; 6]);
+        for (field, ttl) in (0..=u16::MAX).zip((1..=u8::MAX).cycle()) {
+            let checksum = field.to_ne_bytes();
+            let ip = Ipv4 {
+                version_ihl: 0x45,
+                tos: 0xff,
+                total_len: [0xff; 2],
+                id: [0xff; 2],
+                frag: [0xff; 2],
+                ttl,
+                protocol: ttl ^ 0x55,
+                checksum,
+                src: [0xff; 4],
+                dst: [0xff; 4],
+            };
+            let mut frame = FrameV4 { eth: Ethernet { dst, src, kind: [8, 0] }, ip };
+            frame.lower_ttl();
+            let lowered =
+                Ipv4 { ttl: ttl - 1, checksum: Update::NONE.first_less_one().apply(checksum), ..ip };
+            assert_eq!(frame.ip, lowered);
+        }
+    }
 }

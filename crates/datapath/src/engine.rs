@@ -4,12 +4,14 @@
 //! change set is checked first and journalled, then written; writing cannot fail. Packets flow all the while, so every
 //! write order here is chosen so that a packet sees the old state or the new one.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use xlvs_core::config::{FILTER_WORDS, Filter, class, filter_bit_v4, filter_bit_v6, switch};
+use xlvs_core::cell::Cell64;
+use xlvs_core::config::{FILTER_PLACES, class, filter_place_v4, filter_place_v6, switch};
 use xlvs_core::conn::key::{self, Kind};
 use xlvs_core::conn::table::{self, New, Probe, Refused};
 use xlvs_core::conn::word::{Tick, Word};
@@ -24,6 +26,7 @@ use xlvs_core::sched::{self, choices};
 use xlvs_core::server::{Hop, Place, Server, flag as server_flag};
 use xlvs_core::service::{self, BLOCK, Block, NO_BLOCK, block_of, effective_lower, lane_of};
 use xlvs_core::state::TcpState;
+use xlvs_core::stats::Counters;
 use xlvs_core::vlan;
 use xlvs_core::wire::AddrV6;
 use xlvs_model::spec::{Method, Mss, Protocol, Scheduler};
@@ -76,6 +79,8 @@ pub struct Engine {
     lines: Lines,
     /// NAT servers in the service table, with their ids.
     nat_servers: BTreeMap<NatServer, u32>,
+    /// What [`Self::forwarded`] said at the most.
+    forwarded: Cell<u64>,
 }
 
 /// Where a NAT server's packets come from: address, port, and protocol (0: a mark's, any).
@@ -213,6 +218,7 @@ impl Engine {
             service_estimators: HashMap::new(),
             idle_since: HashMap::new(),
             nat_servers: BTreeMap::new(),
+            forwarded: Cell::default(),
         }
     }
 
@@ -701,7 +707,7 @@ impl Engine {
         for lane in self.roster.seats().flat_map(|(_, seat)| seat.lanes.values()) {
             let record = self.record(lane.id);
             let others = record.flags() & !server_flag::TAGGED;
-            let is_tagged = self.is_vlan_device(record.hop().1.ifindex);
+            let is_tagged = self.is_vlan_device(record.onward().ifindex());
             record.set_flags(if is_tagged { others | server_flag::TAGGED } else { others });
         }
         devices.len() - known
@@ -720,26 +726,27 @@ impl Engine {
 
     /// Tells the data plane whose packets may concern it. Without any service nothing does, as when IPVS unhooks.
     fn write_filters(&self) {
-        let mut filters = Filters::empty();
+        let mut places = vec![Held::default(); FILTER_PLACES];
         if !self.model.services().is_empty() {
-            self.roster.seats().for_each(|(key, seat)| filters.add(key, seat));
+            for (key, seat) in self.roster.seats() {
+                vip(key).into_iter().for_each(|place| places[place].vip = true);
+                rips(seat).for_each(|place| places[place].rip = true);
+            }
         }
         let config = self.tables.config();
-        store_filter(&config.vips, &filters.vips);
-        store_filter(&config.rips, &filters.rips);
+        for (place, held) in places.iter().enumerate() {
+            config.vips.store(place, held.vip);
+            config.rips.store(place, held.rip);
+        }
     }
 
     /// Adds these services' addresses to what is there.
     fn widen_filters<'k>(&self, services: impl Iterator<Item = &'k ServiceKey>) {
         let config = self.tables.config();
-        let mut filters = Filters { vips: load_filter(&config.vips), rips: load_filter(&config.rips) };
-        for key in services {
-            if let Some(seat) = self.roster.seat(key) {
-                filters.add(key, seat);
-            }
+        for (key, seat) in services.filter_map(|key| Some((key, self.roster.seat(key)?))) {
+            vip(key).into_iter().for_each(|place| config.vips.store(place, true));
+            rips(seat).for_each(|place| config.rips.store(place, true));
         }
-        store_filter(&config.vips, &filters.vips);
-        store_filter(&config.rips, &filters.rips);
     }
 
     /// The timeouts of `--set`. A connection takes the new one at its next packet: it goes by its class, and the class of
@@ -945,6 +952,24 @@ impl Engine {
                 },
             )
         })
+    }
+
+    /// Packets that were sent on, by all processors since the tables were made. Those of the short way are in servers' statistics only.
+    pub fn forwarded(&self) -> u64 {
+        let stand_in = self.tables.sizes.stats - 1;
+        let in_statistics: u64 = (0..self.roster.stats_bound())
+            .chain([stand_in])
+            .map(|record| self.raw_stats(record))
+            .map(|stats| stats.in_packets.wrapping_add(stats.out_packets))
+            .sum();
+        let total = |cell: fn(&Counters) -> &Cell64| -> u64 {
+            self.tables.counters.iter().map(|counters| cell(counters).load()).sum()
+        };
+        let at_once = in_statistics.saturating_sub(total(|c| &c.told_apart));
+        let forwarded = at_once + total(|c| &c.forwarded);
+        // A packet that is being counted meanwhile must not make it less than it was.
+        self.forwarded.set(self.forwarded.get().max(forwarded));
+        self.forwarded.get()
     }
 
     fn server_stats(&self, lane: &Lane) -> Stats {
@@ -1233,44 +1258,30 @@ fn write_thresholds(block: &Block, at: usize, spec: &ServerSpec) {
     block.judge_overload(at);
 }
 
-/// The addresses of services, and of servers whose replies are looked at, as the data plane's filters hold them.
-struct Filters {
-    vips: FilterWords,
-    rips: FilterWords,
+/// Whether anybody falls on a place of the data plane's filters.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    vip: bool,
+    rip: bool,
 }
 
-type FilterWords = [u64; FILTER_WORDS];
-
-impl Filters {
-    fn empty() -> Self {
-        Self { vips: [0; FILTER_WORDS], rips: [0; FILTER_WORDS] }
-    }
-
-    fn add(&mut self, key: &ServiceKey, seat: &Seat) {
-        if let ServiceKey::Address { addr, .. } = key {
-            set_bit(&mut self.vips, *addr);
-        }
-        for (server, _) in seat.lanes.iter().filter(|(_, lane)| lane.masqueraded) {
-            set_bit(&mut self.rips, server.addr);
-        }
+/// The place of a service's address.
+fn vip(key: &ServiceKey) -> Option<usize> {
+    match key {
+        ServiceKey::Address { addr, .. } => Some(filter_place(*addr)),
+        ServiceKey::Mark { .. } => None,
     }
 }
 
-fn set_bit(words: &mut FilterWords, addr: IpAddr) {
-    let (word, bit) = match addr {
-        IpAddr::V4(addr) => filter_bit_v4(addr.octets()),
-        IpAddr::V6(addr) => filter_bit_v6(addr.octets().into()),
-    };
-    words[word] |= bit;
+/// The places of the servers whose replies are looked at.
+fn rips(seat: &Seat) -> impl Iterator<Item = usize> {
+    seat.lanes.iter().filter(|(_, lane)| lane.masqueraded).map(|(server, _)| filter_place(server.addr))
 }
 
-fn load_filter(filter: &Filter) -> FilterWords {
-    std::array::from_fn(|i| filter.load(i))
-}
-
-fn store_filter(filter: &Filter, words: &[u64; FILTER_WORDS]) {
-    for (i, bits) in words.iter().enumerate() {
-        filter.store(i, *bits);
+fn filter_place(addr: IpAddr) -> usize {
+    match addr {
+        IpAddr::V4(addr) => filter_place_v4(addr.octets()),
+        IpAddr::V6(addr) => filter_place_v6(addr.octets().into()),
     }
 }
 

@@ -28,6 +28,11 @@ impl Numbers {
         Self { next: 0, limit, returned: Default::default() }
     }
 
+    /// All numbers that were ever given out are below this one.
+    fn bound(&self) -> u32 {
+        self.next
+    }
+
     fn left(&self) -> u32 {
         self.limit - self.next + self.returned.len() as u32
     }
@@ -149,6 +154,11 @@ impl Roster {
     /// A service's place, to be changed.
     pub fn seat_mut(&mut self, key: &ServiceKey) -> Option<&mut Seat> {
         self.seats.get_mut(key)
+    }
+
+    /// All statistics records that any server ever had are below this one.
+    pub fn stats_bound(&self) -> u32 {
+        self.stats.bound()
     }
 
     /// All places, those of deleted services included.

@@ -38,7 +38,7 @@ fn seen_now(daemon: &Daemon) -> Overview {
         servers: Room { used: servers(&engine), limit: u64::from(tables.sizes.stats).saturating_sub(1) },
         unreached: unreached(&engine),
         connections: connections(tables),
-        forwarded: total(|c| c.forwarded.load()),
+        forwarded: engine.forwarded(),
         answered: total(|c| c.answered.load()),
         fragments: fragments(daemon, total(|c| c.fragments.load())),
         work: daemon.work.done(),

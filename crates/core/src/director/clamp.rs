@@ -94,10 +94,10 @@ fn fitting<const K: usize>(server: &Server, method: u8, of: Of) -> Option<u16> {
     if of == Of::Client && method != Method::Masquerade as u8 {
         return None;
     }
-    let (flags, hop) = server.hop();
-    if flags & flag::RESOLVED == 0 {
+    let hop = server.onward();
+    if hop.flags() & flag::RESOLVED == 0 {
         return None;
     }
     let network = if K == key::V4 { Ipv4::LEN } else { Ipv6::LEN };
-    tunnel::room_by(flags, hop.mtu, method)?.checked_sub((network + Tcp::LEN) as u16)
+    tunnel::room_by(hop.flags(), hop.mtu(), method)?.checked_sub((network + Tcp::LEN) as u16)
 }

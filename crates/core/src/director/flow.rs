@@ -97,11 +97,29 @@ impl<'e, F: Family<K>, const K: usize> Flow<'e, F, K> {
         if !F::is_whole(packet, &self.net) {
             return Err(PassReason::Malformed);
         }
-        if !F::is_source(self.net.src, self.net.dst) {
+        if !self.is_from_source() {
             return Err(PassReason::Source);
         }
         self.protocol = self.net.protocol;
         self.transport = parse::transport(packet, self.net.l4, self.net.protocol)?;
+        Ok(())
+    }
+
+    /// Is it from an address that can be one's?
+    #[inline(always)]
+    pub fn is_from_source(&self) -> bool {
+        F::is_source(self.net.src, self.net.dst)
+    }
+
+    /// [`Self::read_rest`] of a packet that was read as a plain one, and is of a client that there is already: whose first packet came from
+    /// no source has no entry.
+    #[inline(always)]
+    pub fn read_known<P: Packet>(&mut self, packet: &P) -> Result<(), PassReason> {
+        if !F::is_whole(packet, &self.net) {
+            return Err(PassReason::Malformed);
+        }
+        self.protocol = self.net.protocol;
+        self.transport = F::plain_transport(packet, self.net.protocol).ok_or(PassReason::Malformed)?;
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use crate::sctp::{self, state::SctpState};
 use crate::server::Server;
 use crate::service::{block_of, lane_of};
 use crate::state::{self, Direction, TcpState};
+use crate::verdict::{DropReason, Verdict};
 use crate::wire::tcp_flag;
 
 /// How often a transition is tried against other processors that change the same connection.
@@ -23,8 +24,8 @@ pub fn request_direction(word: Word) -> Direction {
     if word.no_output() { Direction::InputOnly } else { Direction::Input }
 }
 
-/// [`advance`] for the short way: one try. `false`: another processor was faster, or it is a SYN whose service may have a say in it, and
-/// nothing happened.
+/// [`advance`] for the short way: one try. `false`: the entry is outlived, another processor was faster, the packet would make a
+/// template assured, or it is a SYN whose service may have a say in it; and nothing happened.
 #[inline(always)]
 pub fn try_advance<F: Family<K>, E: Env, const K: usize>(
     env: &E,
@@ -33,14 +34,22 @@ pub fn try_advance<F: Family<K>, E: Env, const K: usize>(
     server: u32,
     direction: Direction,
 ) -> bool {
+    // First, since nearly all are that, and need not be asked the rest.
     if repeats(flow, found.word, direction) {
         return found.is_there();
+    }
+    if flow.has_outlived(found.word) {
+        return false;
     }
     if flow.is_syn() && flow.config.has(switch::CLAMPS_MSS) {
         // What it says may have to be lowered, which is not done here.
         return false;
     }
     let next = |word| short_successor(flow, word, direction);
+    let template = Link(found.body.link.load()).template();
+    if template.is_some() && assures(flow, found.word, next(found.word)) {
+        return false;
+    }
     table::change(found, 1, next, |before, after| settle_active(env, server, before, after)) == Change::Done
 }
 
@@ -169,6 +178,13 @@ pub fn count_in_packet<const K: usize>(found: &Found<'_, K>, link: Link) {
 /// A packet to a server.
 #[inline(always)]
 pub fn count_in<E: Env>(env: &E, server: &Server, bytes: u16) {
+    count_in_at_once(env, server, bytes);
+    tell_apart(env);
+}
+
+/// [`count_in`] on the short way, for a packet that is sent on there: nobody else counts it.
+#[inline(always)]
+pub fn count_in_at_once<E: Env>(env: &E, server: &Server, bytes: u16) {
     if let Some(stats) = env.stats(server.place().stats) {
         stats.count_in(bytes);
     }
@@ -177,8 +193,32 @@ pub fn count_in<E: Env>(env: &E, server: &Server, bytes: u16) {
 /// A packet from a server.
 #[inline(always)]
 pub fn count_out<E: Env>(env: &E, server: &Server, bytes: u16) {
+    count_out_at_once(env, server, bytes);
+    tell_apart(env);
+}
+
+/// [`count_out`] on the short way.
+#[inline(always)]
+pub fn count_out_at_once<E: Env>(env: &E, server: &Server, bytes: u16) {
     if let Some(stats) = env.stats(server.place().stats) {
         stats.count_out(bytes);
+    }
+}
+
+/// What became of a packet on the short way that its server's statistics have.
+#[inline(always)]
+pub fn sent_at_once<E: Env>(env: &E, sent: Result<Verdict, DropReason>) -> Verdict {
+    sent.unwrap_or_else(|reason| {
+        tell_apart(env);
+        Verdict::Drop(reason)
+    })
+}
+
+/// A packet that its server's statistics have is not one that was sent on by the short way.
+#[inline(always)]
+fn tell_apart<E: Env>(env: &E) {
+    if let Some(counters) = env.counters() {
+        counters.told_apart.bump(1);
     }
 }
 
@@ -193,6 +233,7 @@ pub fn count_connection<F: Family<K>, E: Env, const K: usize>(
         stats.conns.bump(1);
         if !flow.is_hearsay {
             stats.count_in(flow.net.len);
+            tell_apart(env);
         }
     }
 }

@@ -19,12 +19,13 @@ mod stray;
 
 use crate::config::Config;
 use crate::conn::key;
+use crate::conn::word::Tick;
 use crate::env::Env;
 use crate::errand;
 use crate::family::{Family, V4, V6};
 use crate::icmp::Complaint;
 use crate::packet::Packet;
-use crate::parse;
+use crate::parse::{self, Net};
 use crate::verdict::{DropReason, PassReason, Verdict};
 use crate::verifier::in_turn;
 use crate::vlan;
@@ -204,36 +205,54 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     packet: &mut P,
     env: &E,
 ) -> Result<Verdict, Stage> {
-    let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
     // What is rare is looked at by a stage that has room for all of it.
     let Some(net) = F::read_plain(packet) else { return Err(Stage::Unusual) };
-    if (net.protocol != ip_protocol::TCP) & (net.protocol != ip_protocol::UDP) {
-        return Err(Stage::Unusual);
+    match net.protocol {
+        ip_protocol::TCP => known_of::<F, P, E, K, { ip_protocol::TCP }>(packet, env, net),
+        ip_protocol::UDP => known_of::<F, P, E, K, { ip_protocol::UDP }>(packet, env, net),
+        _ => Err(Stage::Unusual),
     }
-    let who = Recognised::in_packet::<F, K>(config, &net);
-    if who.nobody::<F, K>(config, &net) {
-        return Ok(counted(env, Verdict::Pass(PassReason::NotOurs)));
-    }
-    let mut flow = Flow::<F, K>::blank(config, env.now());
-    flow.net = net;
-    if let Err(reason) = flow.read_rest(packet) {
-        return Ok(counted(env, Verdict::Pass(reason)));
-    }
+}
+
+/// [`known`] of one protocol: with one way for both, each question that depends on it would be asked of every packet.
+#[inline(always)]
+fn known_of<F: Family<K>, P: Packet, E: Env, const K: usize, const PROTOCOL: u8>(
+    packet: &mut P,
+    env: &E,
+    net: Net<F::Addr>,
+) -> Result<Verdict, Stage> {
+    let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
+    let mut flow = Flow::<F, K>::blank(config, Tick::new(0));
+    flow.net = Net { protocol: PROTOCOL, ..net };
     // A server may be a client of a VIP as well: what is no reply is looked at again as a request.
-    if who.from_server {
+    if F::is_in(&config.rips, net.src) {
         // Of IPv6, a reply's way needs more stack than is left here.
-        let verdict = if K == key::V4 { reply::known(packet, env, &flow) } else { None };
-        return counted_or_declined(env, verdict, Stage::reply::<K>());
+        if K != key::V4 {
+            return Err(Stage::reply::<K>());
+        }
+        return match flow.read_known(packet) {
+            Ok(()) => counted_or_declined(env, reply::known(packet, env, &mut flow), Stage::reply::<K>()),
+            Err(reason) => Ok(counted(env, Verdict::Pass(reason))),
+        };
     }
-    if who.to_vip {
-        return counted_or_declined(env, request::known(packet, env, &flow), Stage::request::<K>());
+    // Marks may be for any address.
+    if F::is_in(&config.vips, net.dst) || config.mark_rules.load() != 0 {
+        return match flow.read_known(packet) {
+            Ok(()) => counted_or_declined(env, request::known(packet, env, &mut flow), Stage::request::<K>()),
+            Err(reason) => Ok(counted(env, Verdict::Pass(reason))),
+        };
     }
-    Err(Stage::reply::<K>())
+    if F::is_in(&config.vips, net.src) {
+        return Err(Stage::reply::<K>());
+    }
+    Ok(counted(env, Verdict::Pass(PassReason::NotOurs)))
 }
 
 #[inline(always)]
 fn counted_or_declined<E: Env>(env: &E, verdict: Option<Verdict>, stage: Stage) -> Result<Verdict, Stage> {
     match verdict {
+        // It is in its server's statistics, and nowhere else (`Counters::told_apart`).
+        Some(verdict @ (Verdict::Transmit { .. } | Verdict::Redirect { .. })) => Ok(verdict),
         Some(verdict) => Ok(counted(env, verdict)),
         None => {
             // Apart, or the compiler would write down where to go on before each of the questions that may end here.

@@ -185,8 +185,8 @@ fn room_towards<E: Env>(
         return None;
     }
     let server = env.server(entry.server())?;
-    let (flags, hop) = server.hop();
-    if server.addr_v4() == tunnel_end { tunnel::room(flags, hop.mtu) } else { None }
+    let hop = server.onward();
+    if server.addr_v4() == tunnel_end { tunnel::room(hop.flags(), hop.mtu()) } else { None }
 }
 
 /// Turns the error into one about the request inside, from the VIP to the client. Returns a packed [`Sent`].

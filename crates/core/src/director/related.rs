@@ -156,6 +156,10 @@ fn is_heard<F: Family<K>, P: Packet, E: Env, const K: usize>(
     }
     heard_of.is_hearsay = true;
     (heard_of.net.src, heard_of.net.dst) = (quote.net.dst, quote.net.src);
+    if !heard_of.is_from_source() {
+        // Packets of known connections are not asked who sends them.
+        return false;
+    }
     (heard_of.net.protocol, heard_of.protocol) = (quote.net.protocol, quote.ends().protocol);
     let [src, dst] = quote.ports;
     heard_of.transport = Transport { src: dst, dst: src, flags: 0 };

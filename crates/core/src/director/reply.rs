@@ -4,10 +4,10 @@ use super::Stage;
 use super::answer::{Answer, Sent, hindered};
 use super::clamp;
 use super::flow::{Flow, Recognised};
-use super::life::{advance, assures, count_out, short_successor, try_advance};
+use super::life::{advance, count_out, count_out_at_once, sent_at_once, try_advance};
 use super::stray;
 use crate::config::switch;
-use crate::conn::entry::{Backlink, Entry, Link};
+use crate::conn::entry::{Backlink, Entry};
 use crate::conn::table::{self, Found, Glance, Memory, SlotId};
 use crate::env::{Env, Route};
 use crate::family::{Ends, Family};
@@ -25,8 +25,12 @@ use crate::vlan;
 pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     packet: &mut P,
     env: &E,
-    flow: &Flow<'_, F, K>,
+    flow: &mut Flow<'_, F, K>,
 ) -> Option<Verdict> {
+    if !flow.is_from_source() {
+        return None;
+    }
+    flow.now = env.now();
     let probe = flow.probe(F::replies(env), flow.request_key());
     let Glance::Found(reply) = table::glance(F::replies(env), &probe) else { return None };
     let Connection { found, entry, virt } = behind(env, flow, reply)?;
@@ -39,19 +43,14 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     if flow.is_unsummed() {
         return None;
     }
-    let is_persistent = Link(found.body.link.load()).template().is_some();
-    if is_persistent && assures(flow, found.word, short_successor(flow, found.word, Direction::Output)) {
-        return None;
-    }
+    let server = env.server(entry.server())?;
     if !try_advance(env, flow, &found, entry.server(), Direction::Output) {
         return None;
     }
     env.note(|| Note::connection::<K>(found.id));
-    if let Some(server) = env.server(entry.server()) {
-        count_out(env, server, flow.net.len);
-    }
+    count_out_at_once(env, server, flow.net.len);
     let sent = forward::to_client::<F, P, E, K>(packet, env, &flow.net, &virt, &route);
-    Some(sent.unwrap_or_else(Verdict::Drop))
+    Some(sent_at_once(env, sent))
 }
 
 /// The kernel's order: its hooks for replies come before that for requests. `Err`: not a packet from inside.

@@ -5,7 +5,7 @@ use super::clamp;
 use super::connect::{Opening, make_room, open};
 use super::flow::Flow;
 use super::life::{
-    advance, assures, count_in, count_in_packet, request_direction, short_successor, try_advance,
+    advance, count_in, count_in_at_once, count_in_packet, request_direction, sent_at_once, try_advance,
 };
 use super::schedule::{is_foreign, schedule};
 use crate::config::switch;
@@ -36,7 +36,7 @@ const ATTEMPTS: u32 = 8;
 pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     packet: &mut P,
     env: &E,
-    flow: &Flow<'_, F, K>,
+    flow: &mut Flow<'_, F, K>,
 ) -> Option<Verdict> {
     if flow.is_syn() {
         return None;
@@ -46,29 +46,26 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     let Glance::Found(found) = table::glance(memory, &probe) else { return None };
     let entry = Entry(found.body.entry.load());
     let server = env.server(entry.server())?;
-    let (flags, hop) = server.hop();
-    if !server::is_usual(flags) || flow.has_outlived(found.word) {
+    let hop = server.onward();
+    if !server::is_usual(hop.flags(), entry.method()) {
         return None;
     }
     if flow.is_unsummed() && entry.method() == Method::Masquerade as u8 {
         return None;
     }
-    if !F::fits(packet, &flow.net, flags, hop.mtu, entry.method()) {
+    if !F::fits(packet, &flow.net, hop.room()) {
         return None;
     }
-    let link = Link(found.body.link.load());
-    let direction = request_direction(found.word);
-    if link.template().is_some() && assures(flow, found.word, short_successor(flow, found.word, direction)) {
+    // As late as can be: what is known before the clock is asked has to be kept on the stack meanwhile.
+    flow.now = env.now();
+    if !try_advance(env, flow, &found, entry.server(), request_direction(found.word)) {
         return None;
     }
-    if !try_advance(env, flow, &found, entry.server(), direction) {
-        return None;
-    }
-    count_in_packet(&found, link);
-    count_in(env, server, flow.net.len);
+    count_in_packet(&found, Link(found.body.link.load()));
+    count_in_at_once(env, server, flow.net.len);
     env.note(|| Note::connection::<K>(found.id));
     let sent = forward::to_server_at_once::<F, P, E, K>(packet, env, &flow.net, server, entry, &hop);
-    Some(sent.unwrap_or_else(Verdict::Drop))
+    Some(sent_at_once(env, sent))
 }
 
 /// What was decided for a request before it is forwarded.
@@ -403,7 +400,7 @@ fn send<F: Family<K>, P: Packet, E: Env, const K: usize>(
     let largest = packet.largest_fragment();
     let (hop, pieces) = match F::prepare(packet, server, entry.method()) {
         Ok(hop) => (hop, largest),
-        Err(Hindrance::MayBeCut { mtu }) => (server.hop().1, forward::pieces(mtu, largest)),
+        Err(Hindrance::MayBeCut { mtu }) => (server.onward(), forward::pieces(mtu, largest)),
         Err(hindrance) => {
             // The kernel quotes a packet that is too big as it would have gone on.
             if matches!(hindrance, Hindrance::TooBig { .. }) {

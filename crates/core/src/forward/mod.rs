@@ -53,7 +53,7 @@ pub fn to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
     net: &Net<F::Addr>,
     server: &Server,
     entry: Entry,
-    hop: &Onward,
+    hop: &Onward<'_>,
 ) -> Result<Verdict, DropReason> {
     cut_padding(packet, net.len)?;
     rewrite_to_server::<F, P, E, K>(packet, env, net, server, entry, hop)
@@ -68,7 +68,7 @@ pub fn to_server_at_once<F: Family<K>, P: Packet, E: Env, const K: usize>(
     net: &Net<F::Addr>,
     server: &Server,
     entry: Entry,
-    hop: &Onward,
+    hop: &Onward<'_>,
 ) -> Result<Verdict, DropReason> {
     if P::KEEPS_NOTES {
         // The kernel moves no end of a packet in a tunnel.
@@ -87,7 +87,7 @@ fn rewrite_to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
     net: &Net<F::Addr>,
     server: &Server,
     entry: Entry,
-    hop: &Onward,
+    hop: &Onward<'_>,
 ) -> Result<Verdict, DropReason> {
     let mut ethertype = F::ETHERTYPE;
     match Method::from_u8(entry.method()) {
@@ -141,7 +141,7 @@ pub fn error_to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
     about: &About<'_, F::Addr>,
     server: &Server,
     entry: Entry,
-    hop: &Onward,
+    hop: &Onward<'_>,
 ) -> Result<Verdict, DropReason> {
     if entry.method() != Method::Masquerade as u8 {
         return to_server::<F, P, E, K>(packet, env, about.net, server, entry, hop);
@@ -201,12 +201,12 @@ fn cut<P: Packet>(packet: &mut P, padding: usize) -> Result<(), DropReason> {
 fn address_onward<P: Packet, E: Env>(
     packet: &mut P,
     env: &E,
-    hop: &Onward,
+    hop: &Onward<'_>,
     ethertype: u16,
 ) -> Result<Verdict, DropReason> {
     let Some(eth) = packet.header_mut::<Ethernet>(0) else { return Err(DropReason::Malformed) };
     hop.address(eth, ethertype);
-    Ok(leave_by(env, hop.ifindex))
+    Ok(leave_by(env, hop.ifindex()))
 }
 
 /// Gives the frame its Ethernet header.

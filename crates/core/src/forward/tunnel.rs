@@ -134,20 +134,7 @@ pub fn room_by(flags: u16, mtu: u16, method: u8) -> Option<u16> {
     if method == Method::Tunnel as u8 { room(flags, mtu) } else { Some(mtu) }
 }
 
-/// [`room_by`] of at least so many bytes? For the short way, without working the room out where that need not be.
-#[inline(always)]
-pub fn leaves_room(flags: u16, mtu: u16, method: u8, len: u16) -> bool {
-    if method != Method::Tunnel as u8 {
-        return len <= mtu;
-    }
-    if flags & flag::TUNNEL_SHAPE == 0 {
-        // IP in IP between IPv4 addresses; nearly all are that.
-        return len as u32 + Ipv4::LEN as u32 <= mtu as u32 && mtu >= (68 + Ipv4::LEN) as u16;
-    }
-    room(flags, mtu).is_some_and(|room| len <= room)
-}
-
-/// Wraps the packet; returns the frame's ethertype. Its Ethernet header is undefined afterwards.
+/// Wraps the packet for a server with these flags; returns the frame's ethertype. Its Ethernet header is undefined afterwards.
 #[inline(always)]
 pub fn wrap<P: Packet, E: Env>(
     packet: &mut P,
@@ -155,21 +142,24 @@ pub fn wrap<P: Packet, E: Env>(
     inner: &Inner,
     l4: usize,
     server: &Server,
+    flags: u16,
 ) -> Result<u16, DropReason> {
-    let shape = Shape::of(server.flags());
-    if shape.between() != 0 || shape.outer_v6 != (inner.protocol == ip_protocol::IPV6) {
-        return match packet.apart(|packet| wrap_otherwise(packet, env, inner, l4, server)) {
+    let is_v6 = inner.protocol == ip_protocol::IPV6;
+    if flags & (3 << flag::TUNNEL_TYPE | flag::IPV6) != if is_v6 { flag::IPV6 } else { 0 } {
+        // What is looked at by reference lies in memory: only this copy has to.
+        let inner = *inner;
+        return match packet.apart(|packet| wrap_otherwise(packet, env, &inner, l4, server)) {
             NO_HEADROOM => Err(DropReason::NoHeadroom),
             MALFORMED => Err(DropReason::Malformed),
             ethertype => Ok(ethertype),
         };
     }
-    let outer = if shape.outer_v6 { Ipv6::LEN } else { Ipv4::LEN };
-    let room = Outer { len: outer, is_v6: shape.outer_v6, within: Within::Ip, is_summed: false };
+    let outer = if is_v6 { Ipv6::LEN } else { Ipv4::LEN };
+    let room = Outer { len: outer, is_v6, within: Within::Ip, is_summed: false };
     if !packet.grow_head_for(room) {
         return Err(DropReason::NoHeadroom);
     }
-    if shape.outer_v6 {
+    if is_v6 {
         put_outer_v6(packet, inner, server, inner.protocol, inner.length)?;
         Ok(ethertype::IPV6)
     } else {
@@ -255,7 +245,7 @@ fn put_outer_v4<P: Packet, E: Env>(
         server.addr_v4(),
     ];
     let sum = words.iter().fold(Sum::ZERO, |sum, word| sum.add32(*word));
-    [words[2][2], words[2][3]] = sum.checksum();
+    [words[2][2], words[2][3]] = sum.checksum_of_few();
     outer.fill(&words);
     Ok(())
 }

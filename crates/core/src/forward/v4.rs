@@ -9,21 +9,22 @@ use crate::icmp::quote::{self, Quote};
 use crate::packet::Packet;
 use crate::parse::{L3, Net};
 use crate::server::{Onward, Server, flag};
-use crate::unaligned::{load16, load32, store16, store32};
+use crate::unaligned::{load32, store32};
 use crate::verdict::DropReason;
-use crate::wire::{Ipv4, ip_protocol};
+use crate::wire::{FrameV4, Ipv4, ip_protocol};
 
 /// See [`crate::family::Family::fits`].
 #[inline(always)]
-pub fn fits<P: Packet>(packet: &P, net: &Net<[u8; 4]>, flags: u16, mtu: u16, method: u8) -> bool {
-    let Some(ip) = packet.header::<Ipv4>(L3) else { return false };
-    (ip.ttl > 1) & tunnel::leaves_room(flags, mtu, method, packet.judged(net.len))
+pub fn fits<P: Packet>(packet: &P, net: &Net<[u8; 4]>, room: u16) -> bool {
+    let Some(frame) = packet.header::<FrameV4>(0) else { return false };
+    (frame.ip.ttl > 1) & (packet.judged(net.len) <= room)
 }
 
 /// See [`crate::family::Family::prepare`].
 #[inline(always)]
-pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance> {
-    let (flags, hop) = server.hop();
+pub fn prepare<'s, P: Packet>(packet: &P, server: &'s Server, method: u8) -> Result<Onward<'s>, Hindrance> {
+    let hop = server.onward();
+    let flags = hop.flags();
     let Some(ip) = packet.header::<Ipv4>(L3) else { return Err(DropReason::Malformed.into()) };
     if ip.ttl <= 1 {
         return Err(Hindrance::TtlExceeded);
@@ -31,12 +32,12 @@ pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onw
     if flags & flag::RESOLVED == 0 {
         return Err(DropReason::Unresolved.into());
     }
-    let Some(room) = tunnel::room_by(flags, hop.mtu, method) else { return Err(DropReason::TooBig.into()) };
+    let Some(room) = tunnel::room_by(flags, hop.mtu(), method) else { return Err(DropReason::TooBig.into()) };
     if packet.judged(ip.packet_len()) > room {
         if ip.dont_fragment() && !tunnel::cuts_outside(flags, method) {
             return Err(Hindrance::TooBig { mtu: room });
         }
-        return Err(tunnel::may_be_cut(flags, method, ip.packet_len(), hop.mtu));
+        return Err(tunnel::may_be_cut(flags, method, ip.packet_len(), hop.mtu()));
     }
     Ok(hop)
 }
@@ -63,17 +64,9 @@ pub fn route<P: Packet>(
 /// Lowers the time to live of a packet that is not changed otherwise.
 #[inline(always)]
 pub fn lower_ttl<P: Packet>(packet: &mut P) -> Result<(), DropReason> {
-    let Some(ip) = packet.header_mut::<Ipv4>(L3) else { return Err(DropReason::Malformed) };
-    lower_alone(ip);
+    let Some(frame) = packet.header_mut::<FrameV4>(0) else { return Err(DropReason::Malformed) };
+    frame.lower_ttl();
     Ok(())
-}
-
-/// [`lower`] where nothing else was changed.
-#[inline(always)]
-fn lower_alone(ip: &mut Ipv4) {
-    ip.ttl = ip.ttl.wrapping_sub(1);
-    let checksum = load16(&ip.checksum).to_ne_bytes();
-    store16(&mut ip.checksum, u16::from_ne_bytes(Update::apply_first_less_one(checksum)));
 }
 
 /// Lowers the time to live, which is not 0, by one and fits the header's checksum (RFC 1624).
@@ -136,15 +129,16 @@ pub fn wrap<P: Packet, E: Env>(
     net: &Net<[u8; 4]>,
     server: &Server,
 ) -> Result<u16, DropReason> {
-    let Some(ip) = packet.header_mut::<Ipv4>(L3) else { return Err(DropReason::Malformed) };
-    lower_alone(ip);
+    let flags = server.flags();
+    let Some(frame) = packet.header_mut::<FrameV4>(0) else { return Err(DropReason::Malformed) };
+    frame.lower_ttl();
     let inner = Inner {
         protocol: ip_protocol::IPIP,
-        length: ip.packet_len(),
-        class: ip.tos,
-        ttl: ip.ttl,
-        dont_fragment: ip.dont_fragment() && server.flags() & flag::CUT_OUTSIDE == 0,
+        length: frame.packet_len(),
+        class: frame.ip.tos,
+        ttl: frame.ip.ttl,
+        dont_fragment: frame.dont_fragment() & (flags & flag::CUT_OUTSIDE == 0),
         flow: u32::from_ne_bytes(net.src) ^ u32::from_ne_bytes(net.dst).rotate_left(7),
     };
-    tunnel::wrap(packet, env, &inner, net.l4, server)
+    tunnel::wrap(packet, env, &inner, net.l4, server, flags)
 }

@@ -14,16 +14,17 @@ use crate::wire::{AddrV6, Ipv6, ip_protocol};
 
 /// See [`crate::family::Family::fits`].
 #[inline(always)]
-pub fn fits<P: Packet>(packet: &P, net: &Net<AddrV6>, flags: u16, mtu: u16, method: u8) -> bool {
+pub fn fits<P: Packet>(packet: &P, net: &Net<AddrV6>, room: u16) -> bool {
     let Some(ip) = packet.header::<Ipv6>(L3) else { return false };
-    (ip.hop_limit > 1) & tunnel::leaves_room(flags, mtu, method, packet.judged(net.len))
+    (ip.hop_limit > 1) & (packet.judged(net.len) <= room)
 }
 
 /// See [`crate::family::Family::prepare`]. IPv6 packets are never fragmented on their way; those that were put together are judged
 /// by the largest of their fragments.
 #[inline(always)]
-pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onward, Hindrance> {
-    let (flags, hop) = server.hop();
+pub fn prepare<'s, P: Packet>(packet: &P, server: &'s Server, method: u8) -> Result<Onward<'s>, Hindrance> {
+    let hop = server.onward();
+    let flags = hop.flags();
     let Some(ip) = packet.header::<Ipv6>(L3) else { return Err(DropReason::Malformed.into()) };
     if ip.hop_limit <= 1 {
         return Err(Hindrance::TtlExceeded);
@@ -31,13 +32,13 @@ pub fn prepare<P: Packet>(packet: &P, server: &Server, method: u8) -> Result<Onw
     if flags & flag::RESOLVED == 0 {
         return Err(DropReason::Unresolved.into());
     }
-    let Some(room) = tunnel::room_by(flags, hop.mtu, method) else { return Err(DropReason::TooBig.into()) };
+    let Some(room) = tunnel::room_by(flags, hop.mtu(), method) else { return Err(DropReason::TooBig.into()) };
     if packet.judged(ip.packet_len()) > room {
         let largest = packet.largest_fragment();
         if largest == 0 || largest > room {
             return Err(Hindrance::TooBig { mtu: room });
         }
-        return Err(tunnel::may_be_cut(flags, method, ip.packet_len(), hop.mtu));
+        return Err(tunnel::may_be_cut(flags, method, ip.packet_len(), hop.mtu()));
     }
     Ok(hop)
 }
@@ -126,5 +127,5 @@ pub fn wrap<P: Packet, E: Env>(
         dont_fragment: false,
         flow: net.src.folded() ^ net.dst.folded().rotate_left(7),
     };
-    tunnel::wrap(packet, env, &inner, net.l4, server)
+    tunnel::wrap(packet, env, &inner, net.l4, server, server.flags())
 }
