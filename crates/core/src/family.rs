@@ -118,13 +118,14 @@ pub trait Family<const K: usize>: Sized {
         addr: Self::Addr,
         port: [u8; 2],
     ) -> Result<(), DropReason>;
-    /// Wraps the packet for the tunnel to a server; returns the frame's new ethertype.
+    /// Wraps the packet for the tunnel to a server, in a frame to it.
     fn wrap<P: Packet, E: Env>(
         packet: &mut P,
         env: &E,
         net: &Net<Self::Addr>,
         server: &Server,
-    ) -> Result<u16, DropReason>;
+        hop: &Onward<'_>,
+    ) -> Result<(), DropReason>;
     /// Is an ICMP message of this type an error that follows the connection it is about?
     fn is_error(kind: u8) -> bool;
     /// Reads what an ICMP error quotes from this offset on.
@@ -369,8 +370,9 @@ impl Family<{ key::V4 }> for V4 {
         env: &E,
         net: &Net<[u8; 4]>,
         server: &Server,
-    ) -> Result<u16, DropReason> {
-        v4::wrap(packet, env, net, server)
+        hop: &Onward<'_>,
+    ) -> Result<(), DropReason> {
+        v4::wrap(packet, env, net, server, hop)
     }
 
     #[inline(always)]
@@ -611,8 +613,9 @@ impl Family<{ key::V6 }> for V6 {
         env: &E,
         net: &Net<AddrV6>,
         server: &Server,
-    ) -> Result<u16, DropReason> {
-        v6::wrap(packet, env, net, server)
+        hop: &Onward<'_>,
+    ) -> Result<(), DropReason> {
+        v6::wrap(packet, env, net, server, hop)
     }
 
     #[inline(always)]

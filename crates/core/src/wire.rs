@@ -163,17 +163,6 @@ impl Ipv4 {
         ]
         .map(u32::to_ne_bytes)
     }
-
-    /// Writes all of it. Only in a packet: see [`crate::unaligned`].
-    #[inline(always)]
-    pub fn fill(&mut self, words: &[[u8; 4]; 5]) {
-        let [a, b, c, d, e] = words.map(u32::from_ne_bytes);
-        store32_at::<0, _>(self, a);
-        store32_at::<4, _>(self, b);
-        store32_at::<8, _>(self, c);
-        store32_at::<12, _>(self, d);
-        store32_at::<16, _>(self, e);
-    }
 }
 
 /// The beginning of a frame that carries IPv4, read as one header: where something lies is then told from where the frame begins, and need
@@ -227,6 +216,18 @@ impl FrameV4 {
             load32_at::<{ AT + 16 }, _>(self),
         ]
         .map(u32::to_ne_bytes)
+    }
+
+    /// Writes the IPv4 header, in pieces of four bytes.
+    #[inline(always)]
+    pub fn fill_ip(&mut self, words: &[[u8; 4]; 5]) {
+        const AT: usize = offset_of!(FrameV4, ip);
+        let [a, b, c, d, e] = words.map(u32::from_ne_bytes);
+        store32_at::<{ AT }, _>(self, a);
+        store32_at::<{ AT + 4 }, _>(self, b);
+        store32_at::<{ AT + 8 }, _>(self, c);
+        store32_at::<{ AT + 12 }, _>(self, d);
+        store32_at::<{ AT + 16 }, _>(self, e);
     }
 
     /// Lowers the time to live, which is not 0, by one, and fits the checksum (RFC 1624): as the time to live is the first of its two bytes, the

@@ -89,17 +89,20 @@ fn rewrite_to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
     entry: Entry,
     hop: &Onward<'_>,
 ) -> Result<Verdict, DropReason> {
-    let mut ethertype = F::ETHERTYPE;
     match Method::from_u8(entry.method()) {
         // Direct routing: the packet as it is, in a frame to the server.
         Some(Method::Direct) => F::lower_ttl(packet)?,
         Some(Method::Masquerade) => {
             F::translate(packet, net, nat::End::Destination, F::server_addr(server), entry.port())?;
         }
-        Some(Method::Tunnel) => ethertype = F::wrap(packet, env, net, server)?,
+        Some(Method::Tunnel) => {
+            F::wrap(packet, env, net, server, hop)?;
+            return Ok(leave_by(env, hop.ifindex()));
+        }
         _ => return Err(DropReason::Unsupported),
     }
-    address_onward(packet, env, hop, ethertype)
+    address_onward(packet, hop, F::ETHERTYPE)?;
+    Ok(leave_by(env, hop.ifindex()))
 }
 
 /// Translates a reply back and sends it to its client.
@@ -149,7 +152,8 @@ pub fn error_to_server<F: Family<K>, P: Packet, E: Env, const K: usize>(
     cut_padding(packet, about.net.len)?;
     let addr = F::server_addr(server);
     F::translate_error(packet, about.net, about.quote, nat::End::Destination, addr, entry.port())?;
-    address_onward(packet, env, hop, F::ETHERTYPE)
+    address_onward(packet, hop, F::ETHERTYPE)?;
+    Ok(leave_by(env, hop.ifindex()))
 }
 
 /// Sends an ICMP error from inside to the client of the NAT connection that it is about: as if the VIP had sent it.
@@ -198,15 +202,10 @@ fn cut<P: Packet>(packet: &mut P, padding: usize) -> Result<(), DropReason> {
 
 /// Gives the frame the Ethernet header of the way to a server.
 #[inline(always)]
-fn address_onward<P: Packet, E: Env>(
-    packet: &mut P,
-    env: &E,
-    hop: &Onward<'_>,
-    ethertype: u16,
-) -> Result<Verdict, DropReason> {
+pub fn address_onward<P: Packet>(packet: &mut P, hop: &Onward<'_>, ethertype: u16) -> Result<(), DropReason> {
     let Some(eth) = packet.header_mut::<Ethernet>(0) else { return Err(DropReason::Malformed) };
     hop.address(eth, ethertype);
-    Ok(leave_by(env, hop.ifindex()))
+    Ok(())
 }
 
 /// Gives the frame its Ethernet header.

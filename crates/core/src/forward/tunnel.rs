@@ -3,16 +3,16 @@
 //!
 //! The outer time to live is the inner one after it was lowered, DSCP is copied, and "don't fragment" too, unless `pmtu_disc` is off.
 
-use super::Hindrance;
+use super::{Hindrance, address_onward};
 use crate::checksum::Sum;
 use crate::env::Env;
 use crate::method::{Method, TunnelType};
 use crate::packet::{Outer, Packet, Within};
 use crate::parse::{FARTHEST_L4, L3, Word};
 use crate::segments::{self, Inside};
-use crate::server::{Server, flag};
+use crate::server::{Onward, Server, flag};
 use crate::verdict::DropReason;
-use crate::wire::{Gre, GreSum, Gue, Ipv4, Ipv6, Udp, ethertype, ip_protocol};
+use crate::wire::{FrameV4, Gre, GreSum, Gue, Ipv4, Ipv6, Udp, ethertype, ip_protocol};
 
 /// What a tunnel wants to know of the packet inside.
 #[derive(Clone, Copy, Debug)]
@@ -134,7 +134,7 @@ pub fn room_by(flags: u16, mtu: u16, method: u8) -> Option<u16> {
     if method == Method::Tunnel as u8 { room(flags, mtu) } else { Some(mtu) }
 }
 
-/// Wraps the packet for a server with these flags; returns the frame's ethertype. Its Ethernet header is undefined afterwards.
+/// Wraps the packet, in a frame to the server.
 #[inline(always)]
 pub fn wrap<P: Packet, E: Env>(
     packet: &mut P,
@@ -142,16 +142,16 @@ pub fn wrap<P: Packet, E: Env>(
     inner: &Inner,
     l4: usize,
     server: &Server,
-    flags: u16,
-) -> Result<u16, DropReason> {
+    hop: &Onward<'_>,
+) -> Result<(), DropReason> {
     let is_v6 = inner.protocol == ip_protocol::IPV6;
-    if flags & (3 << flag::TUNNEL_TYPE | flag::IPV6) != if is_v6 { flag::IPV6 } else { 0 } {
+    if hop.flags() & (3 << flag::TUNNEL_TYPE | flag::IPV6) != if is_v6 { flag::IPV6 } else { 0 } {
         // What is looked at by reference lies in memory: only this copy has to.
         let inner = *inner;
         return match packet.apart(|packet| wrap_otherwise(packet, env, &inner, l4, server)) {
             NO_HEADROOM => Err(DropReason::NoHeadroom),
             MALFORMED => Err(DropReason::Malformed),
-            ethertype => Ok(ethertype),
+            ethertype => address_onward(packet, hop, ethertype),
         };
     }
     let outer = if is_v6 { Ipv6::LEN } else { Ipv4::LEN };
@@ -161,10 +161,10 @@ pub fn wrap<P: Packet, E: Env>(
     }
     if is_v6 {
         put_outer_v6(packet, inner, server, inner.protocol, inner.length)?;
-        Ok(ethertype::IPV6)
+        address_onward(packet, hop, ethertype::IPV6)
     } else {
         put_outer_v4(packet, env, inner, server, inner.protocol, inner.length)?;
-        Ok(ethertype::IPV4)
+        address_onward(packet, hop, ethertype::IPV4)
     }
 }
 
@@ -233,7 +233,7 @@ fn put_outer_v4<P: Packet, E: Env>(
     protocol: u8,
     payload: u16,
 ) -> Result<(), DropReason> {
-    let Some(outer) = packet.header_mut::<Ipv4>(L3) else { return Err(DropReason::Malformed) };
+    let Some(outer) = packet.header_mut::<FrameV4>(0) else { return Err(DropReason::Malformed) };
     let [high, low] = (Ipv4::LEN as u16).wrapping_add(payload).to_be_bytes();
     let [df, _] = Ipv4::DF.to_be_bytes();
     let [id_high, id_low] = if inner.dont_fragment { [0, 0] } else { fresh_id(env) };
@@ -246,7 +246,7 @@ fn put_outer_v4<P: Packet, E: Env>(
     ];
     let sum = words.iter().fold(Sum::ZERO, |sum, word| sum.add32(*word));
     [words[2][2], words[2][3]] = sum.checksum_of_few();
-    outer.fill(&words);
+    outer.fill_ip(&words);
     Ok(())
 }
 

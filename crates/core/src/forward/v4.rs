@@ -128,8 +128,8 @@ pub fn wrap<P: Packet, E: Env>(
     env: &E,
     net: &Net<[u8; 4]>,
     server: &Server,
-) -> Result<u16, DropReason> {
-    let flags = server.flags();
+    hop: &Onward<'_>,
+) -> Result<(), DropReason> {
     let Some(frame) = packet.header_mut::<FrameV4>(0) else { return Err(DropReason::Malformed) };
     frame.lower_ttl();
     let inner = Inner {
@@ -137,8 +137,8 @@ pub fn wrap<P: Packet, E: Env>(
         length: frame.packet_len(),
         class: frame.ip.tos,
         ttl: frame.ip.ttl,
-        dont_fragment: frame.dont_fragment() & (flags & flag::CUT_OUTSIDE == 0),
+        dont_fragment: frame.dont_fragment() & (hop.flags() & flag::CUT_OUTSIDE == 0),
         flow: u32::from_ne_bytes(net.src) ^ u32::from_ne_bytes(net.dst).rotate_left(7),
     };
-    tunnel::wrap(packet, env, &inner, net.l4, server, flags)
+    tunnel::wrap(packet, env, &inner, net.l4, server, hop)
 }

@@ -116,7 +116,8 @@ pub fn wrap<P: Packet, E: Env>(
     env: &E,
     net: &Net<AddrV6>,
     server: &Server,
-) -> Result<u16, DropReason> {
+    hop: &Onward<'_>,
+) -> Result<(), DropReason> {
     let Some(ip) = packet.header_mut::<Ipv6>(L3) else { return Err(DropReason::Malformed) };
     ip.hop_limit = ip.hop_limit.wrapping_sub(1);
     let inner = Inner {
@@ -127,5 +128,5 @@ pub fn wrap<P: Packet, E: Env>(
         dont_fragment: false,
         flow: net.src.folded() ^ net.dst.folded().rotate_left(7),
     };
-    tunnel::wrap(packet, env, &inner, net.l4, server, server.flags())
+    tunnel::wrap(packet, env, &inner, net.l4, server, hop)
 }
