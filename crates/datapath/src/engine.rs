@@ -20,7 +20,6 @@ use xlvs_core::director::{mark_key, server_key, service_key};
 use xlvs_core::family;
 use xlvs_core::marks::Rule;
 use xlvs_core::method::BYPASS;
-use xlvs_core::persist;
 use xlvs_core::pressure::{self, Memory, Mode};
 use xlvs_core::sched::{self, choices};
 use xlvs_core::server::{Hop, Place, Server, flag as server_flag};
@@ -29,7 +28,7 @@ use xlvs_core::state::TcpState;
 use xlvs_core::stats::Counters;
 use xlvs_core::vlan;
 use xlvs_core::wire::AddrV6;
-use xlvs_model::spec::{Method, Mss, Protocol, Scheduler};
+use xlvs_model::spec::{Method, Mss, Scheduler};
 use xlvs_model::state::Service;
 use xlvs_model::view::{ServerView, ServiceView, Stats};
 use xlvs_model::{
@@ -473,16 +472,10 @@ impl Engine {
 
     /// Whether there is a service for all ports, one for FTP, and one that has a say in segments: packets look for them only then.
     fn write_port_switches(&self) {
-        let clamps = self.model.services().iter().any(|service| service.spec.mss.is_some());
-        self.switch(switch::CLAMPS_MSS, clamps);
-        let has = |port: u16| {
-            self.model.services().iter().any(|service| {
-                matches!(service.spec.key, ServiceKey::Address { protocol, port: own, .. }
-                    if own == port && (port == 0 || protocol == Protocol::Tcp))
-            })
-        };
-        self.switch(switch::ANY_PORT_SERVICE, has(0));
-        self.switch(switch::FTP_SERVICE, has(u16::from_be_bytes(persist::FTP)));
+        let tally = self.model.tally();
+        self.switch(switch::CLAMPS_MSS, tally.has_mss());
+        self.switch(switch::ANY_PORT_SERVICE, tally.serves_all_ports());
+        self.switch(switch::FTP_SERVICE, tally.serves_ftp());
     }
 
     /// Fills a new table beside the old one and puts it in its place.

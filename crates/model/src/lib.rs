@@ -15,6 +15,7 @@ mod services;
 pub mod spec;
 pub mod state;
 pub mod supported;
+pub mod tally;
 pub mod tunables;
 pub mod view;
 pub mod wanted;
@@ -30,4 +31,5 @@ pub use spec::{
 };
 pub use state::Model;
 pub use supported::supported;
+pub use tally::Tally;
 pub use tunables::{Tunable, TunableError, Tunables};

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::spec::ServiceKey;
+use crate::spec::{ServiceKey, ServiceSpec};
 use crate::state::Service;
+use crate::tally::Tally;
 
 /// A list of services with an index by key.
 ///
@@ -15,6 +16,7 @@ pub(crate) struct Services {
     added: Vec<u64>,
     index: HashMap<ServiceKey, u64>,
     next: u64,
+    tally: Tally,
 }
 
 impl Services {
@@ -31,8 +33,21 @@ impl Services {
         self.place(key).map(|at| &self.list[at])
     }
 
+    /// For changes of its servers; its specification is changed by [`Services::respecify`].
     pub(crate) fn get_mut(&mut self, key: &ServiceKey) -> Option<&mut Service> {
         self.place(key).map(|at| &mut self.list[at])
+    }
+
+    /// Gives the service of this key another specification, if there is one.
+    pub(crate) fn respecify(&mut self, spec: ServiceSpec) {
+        let Some(at) = self.place(&spec.key) else { return };
+        self.tally.remove(&self.list[at].spec);
+        self.tally.add(&spec);
+        self.list[at].spec = spec;
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Appends a service whose key is not there yet.
@@ -40,6 +55,7 @@ impl Services {
         debug_assert!(!self.contains(&service.spec.key), "two services of one identity");
         self.index.insert(service.spec.key, self.next);
         self.added.push(self.next);
+        self.tally.add(&service.spec);
         self.list.push(service);
         self.next += 1;
     }
@@ -48,7 +64,9 @@ impl Services {
         let at = self.place(key)?;
         self.index.remove(key);
         self.added.remove(at);
-        Some(self.list.remove(at))
+        let service = self.list.remove(at);
+        self.tally.remove(&service.spec);
+        Some(service)
     }
 
     pub(crate) fn clear(&mut self) {

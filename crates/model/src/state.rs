@@ -8,6 +8,7 @@ use crate::marks::{self, MarkRule};
 use crate::refusal::Refusal;
 use crate::services::Services;
 use crate::spec::{ServerKey, ServerSpec, ServiceKey, ServiceSpec, Timeouts};
+use crate::tally::Tally;
 use crate::tunables::Tunables;
 
 /// A service with its servers, in the order in which they were added.
@@ -54,6 +55,11 @@ impl Model {
     /// The service of this identity.
     pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
         self.services.get(key)
+    }
+
+    /// What there is of services, all taken together.
+    pub fn tally(&self) -> &Tally {
+        self.services.tally()
     }
 
     /// The timeouts that `--set` changes.
@@ -112,9 +118,11 @@ impl Model {
     }
 
     fn edit_service(&mut self, spec: &ServiceSpec) -> Result<(), Refusal> {
-        let service = self.services.get_mut(&spec.key).ok_or(Refusal::NoService)?;
+        if !self.services.contains(&spec.key) {
+            return Err(Refusal::NoService);
+        }
         check::service(spec)?;
-        service.spec = settled(spec);
+        self.services.respecify(settled(spec));
         Ok(())
     }
 

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use proptest::sample::select;
 use xlvs_model::change::{SyncDaemon, SyncRole};
-use xlvs_model::spec::{Method, Protocol, Scheduler, TunnelChecksum, TunnelType};
+use xlvs_model::spec::{Method, Mss, Protocol, Scheduler, TunnelChecksum, TunnelType};
 use xlvs_model::{
     Change, Family, MarkRule, Model, Persistence, Refusal, SchedFlags, ServerKey, ServerSpec, ServiceKey,
     ServiceSpec, Timeouts, Tunable, Tunnel, diff, supported,
@@ -275,6 +276,29 @@ fn any_change() -> impl Strategy<Value = Change> {
     ]
 }
 
+/// Changes of few services that often concern the same one.
+fn any_service_change() -> impl Strategy<Value = Change> {
+    let protocol = select(&[Protocol::Tcp, Protocol::Udp][..]);
+    let mss = proptest::option::of(select(&[Mss::Auto, Mss::Most(1400)][..]));
+    let spec =
+        (protocol, 0..3_u8, select(&[0_u16, 21, 80][..]), mss).prop_map(|(protocol, host, port, mss)| {
+            let key = ServiceKey::Address { protocol, addr: [10, 0, 0, host].into(), port };
+            // Without persistence there is none for all ports.
+            let netmask = key.family().whole_netmask();
+            let persistence = (port == 0).then_some(Persistence { timeout: 60, netmask });
+            ServiceSpec { mss, persistence, ..ServiceSpec::new(key, Scheduler::Rr) }
+        });
+    let mark = (1..3_u32)
+        .prop_map(|mark| ServiceSpec::new(ServiceKey::Mark { mark, family: Family::Inet }, Scheduler::Rr));
+    let spec = prop_oneof![9 => spec, 1 => mark];
+    (0..20, spec).prop_map(|(what, spec)| match what {
+        0 => Change::Flush,
+        1..9 => Change::AddService(spec),
+        9..15 => Change::EditService(spec),
+        _ => Change::DeleteService(spec.key),
+    })
+}
+
 fn any_key() -> impl Strategy<Value = ServiceKey> {
     prop_oneof![
         (0..3_u8, 0..2_u16).prop_map(|(host, port)| address(&format!("10.0.0.{host}:{port}"))),
@@ -340,6 +364,30 @@ proptest! {
         prop_assert_eq!(&model, &new);
         prop_assert!(diff(&model, &new).is_empty());
         prop_assert_eq!(diff(&old, &new).is_empty(), old == new);
+    }
+
+    #[test]
+    fn the_tally_is_what_a_search_finds(changes in proptest::collection::vec(any_service_change(), 0..60)) {
+        let mut model = Model::default();
+        for change in &changes {
+            // Changes that are refused count nothing.
+            let _outcome = model.apply(change);
+            let keys: Vec<ServiceKey> = model.services().iter().map(|service| service.spec.key).collect();
+            let serves = |which: &dyn Fn(Protocol, IpAddr, u16) -> bool| {
+                keys.iter().any(|key| match *key {
+                    ServiceKey::Address { protocol, addr, port } => which(protocol, addr, port),
+                    ServiceKey::Mark { .. } => false,
+                })
+            };
+            let tally = model.tally();
+            prop_assert_eq!(tally.serves_all_ports(), serves(&|_, _, port| port == 0));
+            prop_assert_eq!(tally.serves_ftp(), serves(&|protocol, _, port| (protocol, port) == (Protocol::Tcp, 21)));
+            prop_assert_eq!(tally.has_mss(), model.services().iter().any(|service| service.spec.mss.is_some()));
+            for host in 0..4 {
+                let vip = IpAddr::from([10, 0, 0, host]);
+                prop_assert_eq!(tally.is_vip(&vip), serves(&|_, addr, _| addr == vip), "{}", vip);
+            }
+        }
     }
 
     #[test]

@@ -9,8 +9,8 @@ use anyhow::Context;
 use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
+use xlvs_model::ServerSpec;
 use xlvs_model::spec::Method;
-use xlvs_model::{ServerSpec, ServiceKey};
 
 use crate::daemon::Daemon;
 
@@ -32,12 +32,7 @@ impl Addresses {
     ) -> anyhow::Result<Option<IpAddr>> {
         let own = self.own(daemon)?;
         let engine = daemon.engine.borrow();
-        let services = engine.model().services();
-        let is_virtual = |wanted: IpAddr| {
-            let is = |key: &ServiceKey| matches!(key, ServiceKey::Address { addr, .. } if *addr == wanted);
-            services.iter().any(|service| is(&service.spec.key))
-        };
-        Ok(choose(&own, server, virt, towards, is_virtual))
+        Ok(choose(&own, server, virt, towards, |addr| engine.model().tally().is_vip(&addr)))
     }
 
     fn own(&self, daemon: &Daemon) -> anyhow::Result<Rc<[IpNet]>> {
