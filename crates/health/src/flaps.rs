@@ -23,14 +23,14 @@ pub struct Flaps {
 }
 
 impl Flaps {
-    /// A server that was held with so many thousandths of a point, as an earlier daemon knew.
-    pub fn held_with(points: u32, now: Instant) -> Self {
-        Self { points: Some((points.min(MOST), now)), is_held: true }
+    /// A server that is held since it broke with so many thousandths of a point, as an earlier daemon knew.
+    pub fn held_with(points: u32, since: Instant) -> Self {
+        Self { points: Some((points.min(MOST), since)), is_held: true }
     }
 
-    /// The thousandths of a point that it had when it broke last, if it is held.
-    pub fn of_held(&self) -> Option<u32> {
-        self.points.filter(|_| self.is_held).map(|(points, _)| points)
+    /// The thousandths of a point that it had when it broke last, and when that was, if it is held.
+    pub fn of_held(&self) -> Option<(u32, Instant)> {
+        self.points.filter(|_| self.is_held)
     }
 
     /// Is the server held out?
@@ -113,10 +113,9 @@ mod tests {
 
     #[test]
     fn the_next_daemon_holds_whom_the_one_before_held() {
-        let (flaps, _) = broken_at(&[0, 0, 0]);
-        let points = flaps.of_held().expect("it is held");
-        let now = Instant::now();
-        assert_eq!(Flaps::held_with(points, now).free_at(MINUTE), Some(now + 2 * MINUTE));
+        let (flaps, began) = broken_at(&[0, 0, 0]);
+        let (points, since) = flaps.of_held().expect("it is held");
+        assert_eq!(Flaps::held_with(points, since).free_at(MINUTE), Some(began + 2 * MINUTE));
         assert_eq!(broken_at(&[0]).0.of_held(), None);
     }
 

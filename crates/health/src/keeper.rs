@@ -17,6 +17,7 @@ use xlvs_model::{Change, Model, ServerKey, ServerSpec, ServiceKey};
 use crate::check::{Check, Effects, Event, Judgement, Outcome};
 use crate::effective::{AgentWord, Effective, Health, Inputs, OperatorWord, Policy, Reason};
 use crate::flaps::Flaps;
+use crate::moment::Moment;
 use crate::overlay::Overlay;
 use crate::pool::{Member, Settled, settle};
 
@@ -149,9 +150,9 @@ pub struct Memory {
     /// Out until their first check has succeeded.
     awaited: Vec<ServerId>,
     quorums_lost: Vec<ServiceKey>,
-    /// Held out since they broke too often, with what [`Flaps::of_held`] says.
+    /// Held out since they broke too often, with what [`Flaps::of_held`] says: points, and when, as [`Moment::written`].
     #[serde(default)]
-    held: Vec<(ServerId, u32)>,
+    flapped: Vec<(ServerId, u32, u64)>,
 }
 
 /// A server that is looked after.
@@ -195,8 +196,8 @@ impl Keeper {
     }
 
     /// The keeper that another daemon's memory is of. What it knew of servers, it knows again.
-    pub fn remembering(seed: u64, memory: Memory, pools: &Pools, now: Instant) -> Self {
-        let Memory { overlay, operators, agents, down, awaited, quorums_lost, held } = memory;
+    pub fn remembering(seed: u64, memory: Memory, pools: &Pools, moment: Moment) -> Self {
+        let Memory { overlay, operators, agents, down, awaited, quorums_lost, flapped } = memory;
         let mut keeper = Self::new(seed);
         keeper.overlay = overlay;
         keeper.operators = operators.into_iter().collect();
@@ -207,13 +208,13 @@ impl Keeper {
             let known = if down.contains(id) { Judgement::Down } else { Judgement::Up };
             if awaited.contains(id) { Judgement::Unknown } else { known }
         };
-        keeper.look_after(pools, judged, now);
+        keeper.look_after(pools, judged, moment.now);
         for (id, word) in agents {
             keeper.servers.get_mut(&id).into_iter().for_each(|kept| kept.agent = Some(word));
         }
-        for (id, points) in held {
+        for (id, points, since) in flapped {
             let damped = keeper.servers.get_mut(&id).filter(|kept| kept.watch.damping.is_some());
-            damped.into_iter().for_each(|kept| kept.flaps = Flaps::held_with(points, now));
+            damped.into_iter().for_each(|kept| kept.flaps = Flaps::held_with(points, moment.read(since)));
             keeper.expect_release(id);
         }
         keeper.dirty.extend(keeper.overlay.services());
@@ -221,10 +222,14 @@ impl Keeper {
     }
 
     /// What the next daemon must know.
-    pub fn memory(&self) -> Memory {
+    pub fn memory(&self, moment: Moment) -> Memory {
         let of = |which: &dyn Fn(&Kept) -> bool| {
             let kept = self.servers.iter().filter(|(_, kept)| which(kept));
             kept.map(|(id, _)| *id).collect()
+        };
+        let flapped = |(id, kept): (&ServerId, &Kept)| {
+            let (points, since) = kept.flaps.of_held()?;
+            Some((*id, points, moment.written(since)))
         };
         Memory {
             overlay: self.overlay.clone(),
@@ -233,7 +238,7 @@ impl Keeper {
             down: of(&|kept| kept.health() == Health::Down),
             awaited: of(&|kept| kept.health() == Health::Unknown && kept.watch.alpha),
             quorums_lost: self.quorums_lost.iter().copied().collect(),
-            held: self.servers.iter().filter_map(|(id, kept)| Some((*id, kept.flaps.of_held()?))).collect(),
+            flapped: self.servers.iter().filter_map(flapped).collect(),
         }
     }
 

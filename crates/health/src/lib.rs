@@ -9,9 +9,11 @@ pub mod check;
 pub mod effective;
 pub mod flaps;
 pub mod keeper;
+pub mod moment;
 pub mod overlay;
 pub mod pool;
 
 pub use check::{Check, Judgement, Outcome};
 pub use effective::{AgentMode, AgentWord, Effective, Health, Inputs, OperatorWord, Place, Policy, Reason};
 pub use keeper::{Keeper, Memory, News, Notice, Standing, Task};
+pub use moment::Moment;

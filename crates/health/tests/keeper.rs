@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use xlvs_health::keeper::{News, Pools, Settlement, Task};
-use xlvs_health::{AgentWord, Health, Keeper, Memory, OperatorWord, Outcome, Place, Reason};
+use xlvs_health::{AgentWord, Health, Keeper, Memory, Moment, OperatorWord, Outcome, Place, Reason};
 use xlvs_model::{Change, Config, Model, ServerKey, ServerSpec, ServiceKey};
 
 /// A director: what is in force, and who looks after it.
@@ -14,6 +14,7 @@ struct Site {
     in_force: Model,
     pools: Pools,
     now: Instant,
+    began: Instant,
     /// Servers whose probes fail.
     broken: BTreeSet<ServerKey>,
     /// The server whose probes warn, and of what.
@@ -33,6 +34,7 @@ impl Site {
             in_force,
             pools: config.pools,
             now,
+            began: now,
             broken: BTreeSet::new(),
             warning: None,
             told: Settlement::default(),
@@ -118,10 +120,21 @@ impl Site {
 
     /// A daemon ends, and another goes on.
     fn restart(&mut self) {
-        let memory = serde_json::to_string(&self.keeper.memory()).expect("to JSON");
+        self.restart_after(Duration::ZERO);
+    }
+
+    /// The same, and for a while nobody looks after anything.
+    fn restart_after(&mut self, time: Duration) {
+        let memory = serde_json::to_string(&self.keeper.memory(self.moment())).expect("to JSON");
         let memory: Memory = serde_json::from_str(&memory).expect("from JSON");
-        self.keeper = Keeper::remembering(8, memory, &self.pools, self.now);
+        self.now += time;
+        self.keeper = Keeper::remembering(8, memory, &self.pools, self.moment());
         self.settle();
+    }
+
+    /// Now; an hour after the machine was booted all began.
+    fn moment(&self) -> Moment {
+        Moment { now: self.now, since_boot: Duration::from_secs(3600) + (self.now - self.began) }
     }
 
     fn notices(&self) -> Vec<&str> {
@@ -252,6 +265,28 @@ fn who_is_held_out_stays_so_when_the_daemon_changes_and_goes_when_an_operator_sa
     assert_eq!(site.serving().len(), 3);
     flap(&mut site, 2);
     assert_eq!(site.serving().len(), 3, "what was is forgotten");
+}
+
+#[test]
+fn the_time_of_who_is_held_out_goes_on_while_the_daemon_changes() {
+    let let_go_after = |restarts: &[u64]| {
+        let mut site = Site::new(&three("damping = \"1m\"\n"));
+        site.pass(seconds(2));
+        (0..3).for_each(|_| flap(&mut site, 2));
+        let held = site.now;
+        for gap in restarts {
+            site.pass(seconds(10));
+            site.restart_after(seconds(*gap));
+            assert_eq!(site.serving().len(), 2, "after {:?}", site.now - held);
+        }
+        while site.serving().len() < 3 {
+            site.pass(seconds(1));
+        }
+        (site.now - held).as_secs()
+    };
+    let without = let_go_after(&[]);
+    let with = let_go_after(&[0, 5, 20]);
+    assert!(with.abs_diff(without) <= 1, "{with} s with another daemon, {without} s with one");
 }
 
 #[test]

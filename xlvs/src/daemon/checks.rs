@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
 use xlvs_health::keeper::{CheckId, ServerId};
-use xlvs_health::{Keeper, Memory, News, Notice, OperatorWord, Outcome, Place, Task};
+use xlvs_health::{Keeper, Memory, Moment, News, Notice, OperatorWord, Outcome, Place, Task};
 use xlvs_model::watch::{CheckSpec, Via};
 use xlvs_model::{Change, Config};
 
@@ -36,7 +37,7 @@ impl Checks {
         if !earlier {
             let _none = std::fs::remove_file(&path);
         }
-        let keeper = Keeper::remembering(fastrand::u64(..), memory, &policy.pools, Instant::now());
+        let keeper = Keeper::remembering(fastrand::u64(..), memory, &policy.pools, moment());
         Self { keeper: keeper.into(), bell: Notify::new() }
     }
 
@@ -47,7 +48,7 @@ impl Checks {
 
     /// Writes down what the next daemon must know; before that is in force of which it speaks.
     pub fn remember(keeper: &Keeper, paths: &Paths) -> anyhow::Result<()> {
-        let text = serde_json::to_string(&keeper.memory())?;
+        let text = serde_json::to_string(&keeper.memory(moment()))?;
         let path = paths.health();
         revisions::replace(&path, &text).with_context(|| format!("write {}", path.display()))
     }
@@ -73,6 +74,12 @@ impl Checks {
             tracing::error!(%why, "a daemon that takes over will not know how servers fare");
         }
     }
+}
+
+/// Now, also by the clock that the next daemon will know.
+fn moment() -> Moment {
+    let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+    Moment { now: Instant::now(), since_boot }
 }
 
 /// A probe that ended.
