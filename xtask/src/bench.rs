@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 
+use crate::ebpf::Objects;
 use crate::process::{host_cargo, is_root, run};
 use crate::{apt, build, place};
 
@@ -9,8 +10,8 @@ use crate::{apt, build, place};
 const PACKAGES: [&str; 7] =
     ["iproute2", "ethtool", "curl", "nftables", "haproxy", "nginx-light", "libnginx-mod-stream"];
 
-/// Builds everything, then measures; `words` are the benchmark's own.
-pub fn bench(words: &[String]) -> Result<()> {
+/// Builds everything, then measures; `words` are the benchmark's own. Returns the objects that were measured.
+pub fn bench(words: &[String]) -> Result<Objects> {
     ensure!(is_root(), "the benchmark loads eBPF programs: run it as root");
     apt::ensure_installed(&PACKAGES, "the benchmark")?;
     let (_binary, objects) = build::build()?;
@@ -20,5 +21,6 @@ pub fn bench(words: &[String]) -> Result<()> {
     run(bench
         .current_dir(place::root())
         .args(["run", "--quiet", "--release", "--package", "xlvs-bench", "--"])
-        .args(words))
+        .args(words))?;
+    Ok(objects)
 }

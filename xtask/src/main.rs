@@ -48,7 +48,9 @@ fn run(chore: &str) -> Result<ExitCode> {
         "package" => package::package().map(|_| ExitCode::SUCCESS),
         "demo" => demo::demo().map(|()| ExitCode::SUCCESS),
         "budget" => test::budget().map(|()| ExitCode::SUCCESS),
-        "bench" => bench::bench(&std::env::args().skip(2).collect::<Vec<_>>()).map(|()| ExitCode::SUCCESS),
+        "bench" => {
+            bench::bench(&std::env::args().skip(2).collect::<Vec<_>>()).map(|_objects| ExitCode::SUCCESS)
+        }
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)

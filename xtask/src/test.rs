@@ -61,10 +61,8 @@ pub fn test() -> Result<ExitCode> {
 
 /// Writes `ebpf/budget.txt` and `ebpf/budget-paths.txt` anew.
 pub fn budget() -> Result<()> {
-    bench::bench(
-        &["--parts", "rows", "--only", "one flow", "--paths", "ebpf/budget-paths.txt"].map(str::to_owned),
-    )?;
-    let (_binary, objects) = build::build()?;
+    let rows = ["--parts", "rows", "--only", "one flow", "--paths", "ebpf/budget-paths.txt"];
+    let objects = bench::bench(&rows.map(str::to_owned))?;
     let mut cargo = host_cargo();
     let cargo = build::with_objects(&mut cargo, &objects).env("XLVS_WRITE_BUDGET", "1");
     run(cargo.args([
