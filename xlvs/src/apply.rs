@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use xlvs_ipvsadm::{Rule, System, read_script, script};
+use xlvs_ipvsadm::{Rule, System, read_script, script, unsaid};
 use xlvs_model::Config;
 use xlvs_model::watch::Pool;
 
@@ -208,7 +208,11 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
 pub fn save(options: &SaveOptions) -> anyhow::Result<ExitCode> {
     let request = if options.rules { Request::Model } else { Request::Saved };
     let text = match Client::connected(&options.paths)?.ask(&request)? {
-        Answer::Model(model) => script(&model),
+        Answer::Model(model) => {
+            let unsaid = model.services().iter().filter_map(|service| unsaid(&service.spec));
+            unsaid.for_each(|unsaid| eprintln!("{unsaid}"));
+            script(&model)
+        }
         Answer::Text(text) => text,
         other => bail!("the director answered {other:?}; is it another version?"),
     };

@@ -42,6 +42,7 @@ mod script;
 mod session;
 pub mod table;
 mod typed;
+mod unsaid;
 
 pub use backend::{Backend, Stopped, Unreachable};
 pub use completions::{Shell, completions};
@@ -50,3 +51,4 @@ pub use manual::man_page;
 pub use names::{Resolver, Services, System};
 pub use script::{Mistake, Rule, read_script, script};
 pub use session::{Applet, Session};
+pub use unsaid::unsaid;

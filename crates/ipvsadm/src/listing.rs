@@ -14,6 +14,7 @@ use crate::meant::{Listing, Subject};
 use crate::names::{Printer, Resolver};
 use crate::order;
 use crate::table::Command;
+use crate::unsaid::unsaid;
 
 /// Prints what was asked for.
 pub(crate) fn list(
@@ -32,18 +33,22 @@ pub(crate) fn list(
     }
 }
 
-/// Prints the commands that make the present table.
+/// Prints the commands that make the present table, and on `err` what these do not say.
 pub(crate) fn save(
     numeric: bool,
     backend: &mut dyn Backend,
     names: &dyn Resolver,
     out: &mut dyn Write,
+    err: &mut dyn Write,
 ) -> Result<(), Failure> {
     let mut printer = printer(numeric, names);
     let mut services = backend.services(None).map_err(failed)?;
     sort(&mut services);
     for service in &services {
         out.write_all(layout::rules(service, &mut printer).as_bytes()).map_err(failed)?;
+        if let Some(unsaid) = unsaid(&service.spec) {
+            writeln!(err, "{unsaid}").map_err(failed)?;
+        }
     }
     Ok(())
 }

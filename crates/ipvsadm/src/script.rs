@@ -132,7 +132,7 @@ fn write_service(service: &Service, text: &mut String) {
 }
 
 /// The words that name a service.
-fn service_name(key: &ServiceKey, printer: &mut Printer<'_>) -> String {
+pub(crate) fn service_name(key: &ServiceKey, printer: &mut Printer<'_>) -> String {
     match *key {
         ServiceKey::Address { protocol, addr, port } => {
             let option = match protocol {

@@ -156,7 +156,7 @@ impl Session<'_> {
             Meant::Change(command, change) => return After::Next(self.apply(vec![(command, change)])),
             Meant::UnknownScheduler(command, key) => self.look_for_scheduler(command, &key),
             Meant::List(listing) => listing::list(&listing, self.backend, self.names, self.out),
-            Meant::Save { numeric } => listing::save(numeric, self.backend, self.names, self.out),
+            Meant::Save { numeric } => listing::save(numeric, self.backend, self.names, self.out, self.err),
             // Commands that are read do not read commands.
             Meant::Restore => Err(Failure::try_help(self.program)),
         };

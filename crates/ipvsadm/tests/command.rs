@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use common::{Director, Done, Names, call, call_with, ipvsadm};
 use xlvs_ipvsadm::{Applet, Resolver, Shell, System, Unreachable, completions, help, man_page};
-use xlvs_model::spec::Protocol;
+use xlvs_model::spec::{Mss, Protocol};
 use xlvs_model::view::ConnView;
-use xlvs_model::{Change, ServerKey};
+use xlvs_model::{Change, ServerKey, ServiceSpec};
 
 fn done(rc: i32, out: &str, err: &str) -> Done {
     Done { rc, out: out.to_owned(), err: err.to_owned() }
@@ -44,6 +44,20 @@ fn what_a_mistake_leaves_of_the_lines_around_it() {
         let (mut director, said) = restored(&format!("{TWO}{line}\n-A -t 10.0.0.4:80 -s rr\n"));
         assert_eq!(said, done(rc, "", err), "{line}");
         assert_eq!(ipvsadm(&mut director, "-Sn", "").out, TWO, "{line}");
+    }
+}
+
+#[test]
+fn what_rules_have_no_word_for_is_named_beside_them() {
+    let (mut director, _) = restored(TWO);
+    let spec = director.model.services()[1].spec.clone();
+    let spec = ServiceSpec { mss: Some(Mss::Most(1400)), ..spec };
+    director.model.apply(&Change::EditService(spec)).unwrap();
+    for args in ["-Sn", "-S -n"] {
+        let saved = ipvsadm(&mut director, args, "");
+        assert_eq!((saved.rc, saved.out.as_str()), (0, TWO));
+        let lines: Vec<_> = saved.err.lines().collect();
+        assert!(matches!(lines[..], [line] if line.starts_with("-t 10.0.0.2:80: ")), "{}", saved.err);
     }
 }
 
