@@ -62,6 +62,17 @@ fn mistakes_are_told_with_their_place_and_the_right_word() {
 }
 
 #[test]
+fn addresses_are_written_as_greetings_and_tls_have_them() {
+    for check in [
+        r#"type = "smtp", helo = "[192.0.2.1]""#,
+        r#"type = "smtp", helo = "[IPv6:2001:db8::1]""#,
+        r#"type = "https", sni = "2001:db8::1""#,
+    ] {
+        read(&format!("[check]\nit = {{ {check} }}\n"));
+    }
+}
+
+#[test]
 fn a_service_with_three_servers_and_a_check_takes_a_few_lines() {
     let text = r#"interfaces = ["eth0", "eth1"]
 

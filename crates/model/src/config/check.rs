@@ -1,5 +1,6 @@
 //! Checks and agents, and those that have a name of their own in the file.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -191,7 +192,7 @@ pub(super) fn is_said_not_to_be(layers: &Layers<'_>) -> bool {
 /// A check of any server.
 struct Draft {
     kind: CheckKind,
-    address: Option<std::net::IpAddr>,
+    address: Option<IpAddr>,
     port: Option<u16>,
     via: Option<Via>,
     timing: Timing,
@@ -309,7 +310,7 @@ fn kind_of(kind: Type, section: Option<&Section<'_>>, complain: &dyn Fn(&str)) -
             answer: get("answer").and_then(|entry| pattern(&entry)),
         }),
         Type::Dns => CheckKind::Dns(dns(section)),
-        Type::Smtp => CheckKind::Smtp(SmtpSpec { helo: get("helo").and_then(|entry| host(&entry)) }),
+        Type::Smtp => CheckKind::Smtp(SmtpSpec { helo: get("helo").and_then(|entry| greeting(&entry)) }),
         Type::Ping => CheckKind::Ping,
         Type::File => {
             let Some(entry) = get("file") else {
@@ -402,7 +403,7 @@ fn tls(section: Option<&Section<'_>>) -> TlsSpec {
     }
     let warn_expiry = get("warn_expiry").and_then(|entry| entry.duration(EXPIRY));
     TlsSpec {
-        sni: sni.and_then(|entry| host(&entry)),
+        sni: sni.and_then(|entry| host_alone(&entry, |name| name.parse::<IpAddr>().is_ok())),
         verify: verify.is_some_and(|(on, _)| on),
         warn_expiry: warn_expiry.unwrap_or(TlsSpec::default().warn_expiry),
     }
@@ -431,6 +432,24 @@ fn host(entry: &Entry<'_>) -> Option<String> {
         return None;
     }
     Some(name.to_owned())
+}
+
+/// An address literal is in brackets there (RFC 5321, 4.1.3).
+fn greeting(entry: &Entry<'_>) -> Option<String> {
+    host_alone(entry, |name| name.starts_with('[') && name.ends_with(']'))
+}
+
+/// A name without a port; an address only as it is written there.
+fn host_alone(entry: &Entry<'_>, is_address: fn(&str) -> bool) -> Option<String> {
+    let name = host(entry)?;
+    if name.contains(':') && !is_address(&name) {
+        let key = entry.key;
+        entry.wrong(format!(
+            "`{key}` is a name alone, such as \"www.example.com\", and \"{name}\" has a port"
+        ));
+        return None;
+    }
+    Some(name)
 }
 
 fn pattern(entry: &Entry<'_>) -> Option<String> {
