@@ -88,8 +88,9 @@ pub fn run(action: &Action) -> anyhow::Result<ExitCode> {
         Action::Remove(which) => (which, None),
     };
     let mut client = Client::connected(&which.paths)?;
-    let Answer::Model(model) = client.ask(&Request::Model)? else {
-        bail!("the director gave an answer to another question; is it another version?");
+    let model = match client.ask(&Request::Model)? {
+        Answer::Model(model) => model,
+        other => return Err(other.unexpected().into()),
     };
     let services: Vec<ServiceView> = model.services().iter().map(ServiceView::from).collect();
     let service = named::service(&which.service, &services)?;
@@ -99,7 +100,7 @@ pub fn run(action: &Action) -> anyhow::Result<ExitCode> {
         Answer::Plan(sentences) if sentences.is_empty() => println!("There is nothing to change."),
         Answer::Plan(sentences) => sentences.iter().for_each(|sentence| println!("{sentence}")),
         Answer::Failed(why) => bail!("{why}"),
-        other => bail!("the director answered {other:?}; is it another version?"),
+        other => return Err(other.unexpected().into()),
     }
     Ok(ExitCode::SUCCESS)
 }

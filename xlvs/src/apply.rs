@@ -137,7 +137,7 @@ pub fn apply(options: &Options) -> anyhow::Result<ExitCode> {
             let mistake = rules.get(at).map(|rule: &Rule| rule.refused(&why).to_string());
             bail!("{name}: nothing was changed: {}", mistake.unwrap_or_else(|| why.to_string()))
         }
-        other => bail!("the director answered {other:?}; is it another version?"),
+        other => return Err(other.unexpected().into()),
     }
 }
 
@@ -145,7 +145,7 @@ pub fn apply(options: &Options) -> anyhow::Result<ExitCode> {
 pub fn reload(paths: &Paths) -> anyhow::Result<ExitCode> {
     match Client::connected(paths)?.ask(&Request::Reload)? {
         Answer::Plan(sentences) => tell(&sentences, false),
-        other => bail!("the director answered {other:?}; is it another version?"),
+        other => return Err(other.unexpected().into()),
     }
 }
 
@@ -158,8 +158,9 @@ pub fn diff(options: &DiffOptions) -> anyhow::Result<ExitCode> {
             bail!("these are rules; `xlvs apply --plan` compares them with the running director")
         }
     };
-    let Answer::Plan(sentences) = Client::connected(&options.paths)?.ask(&Request::Difference(text))? else {
-        bail!("the director gave an answer to another question; is it another version?");
+    let sentences = match Client::connected(&options.paths)?.ask(&Request::Difference(text))? {
+        Answer::Plan(sentences) => sentences,
+        other => return Err(other.unexpected().into()),
     };
     if sentences.is_empty() {
         println!("The director is what the file says.");
@@ -214,7 +215,7 @@ pub fn save(options: &SaveOptions) -> anyhow::Result<ExitCode> {
             script(&model)
         }
         Answer::Text(text) => text,
-        other => bail!("the director answered {other:?}; is it another version?"),
+        other => return Err(other.unexpected().into()),
     };
     io::stdout().lock().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)

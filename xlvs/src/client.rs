@@ -87,12 +87,6 @@ impl Client {
     }
 }
 
-fn unexpected(answer: &Answer) -> io::Error {
-    io::Error::other(format!(
-        "the director gave an answer to another question ({answer:?}); is it another version?"
-    ))
-}
-
 impl Backend for Client {
     fn open(&mut self) -> Result<(), Unreachable> {
         self.connect()
@@ -102,14 +96,14 @@ impl Backend for Client {
         match self.ask(&Request::Apply(changes.to_vec()))? {
             Answer::Done => Ok(()),
             Answer::Refused(at, why) => Err(Stopped::Refused { at, why }),
-            other => Err(unexpected(&other).into()),
+            other => Err(other.unexpected().into()),
         }
     }
 
     fn services(&mut self, only: Option<&ServiceKey>) -> io::Result<Vec<ServiceView>> {
         match self.ask(&Request::Services(only.copied()))? {
             Answer::Services(services) => Ok(services),
-            other => Err(unexpected(&other)),
+            other => Err(other.unexpected()),
         }
     }
 
@@ -119,7 +113,7 @@ impl Backend for Client {
             match self.next_answer()? {
                 Answer::Connection(conn) => each(&conn)?,
                 Answer::Done => return Ok(()),
-                other => return Err(unexpected(&other)),
+                other => return Err(other.unexpected()),
             }
         }
     }
@@ -127,14 +121,14 @@ impl Backend for Client {
     fn timeouts(&mut self) -> io::Result<Timeouts> {
         match self.ask(&Request::Timeouts)? {
             Answer::Timeouts(timeouts) => Ok(timeouts),
-            other => Err(unexpected(&other)),
+            other => Err(other.unexpected()),
         }
     }
 
     fn info(&mut self) -> io::Result<Info> {
         match self.ask(&Request::Info)? {
             Answer::Info(info) => Ok(info),
-            other => Err(unexpected(&other)),
+            other => Err(other.unexpected()),
         }
     }
 }

@@ -53,7 +53,7 @@ fn quiesce(client: &mut Client, service: ServiceKey, spec: ServerSpec) -> anyhow
     match client.ask(&Request::Apply(vec![Change::EditServer(service, quiesced)]))? {
         Answer::Done => Ok(()),
         Answer::Refused(_, why) => bail!("the server's weight cannot be set to 0: {why}"),
-        other => bail!("the director answered {other:?}; is it another version?"),
+        other => return Err(other.unexpected().into()),
     }
 }
 
@@ -81,8 +81,9 @@ fn wait(client: &mut Client, options: &Options, name: &str) -> anyhow::Result<Ex
 }
 
 fn find(client: &mut Client, options: &Options) -> anyhow::Result<(ServiceKey, ServerView)> {
-    let Answer::Services(services) = client.ask(&Request::Services(None))? else {
-        bail!("the director gave an answer to another question; is it another version?");
+    let services = match client.ask(&Request::Services(None))? {
+        Answer::Services(services) => services,
+        other => return Err(other.unexpected().into()),
     };
     let service: &ServiceView = named::service(&options.service, &services)?;
     Ok((service.spec.key, named::server(&options.server, service)?.clone()))

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use xlvs_ipvsadm::Backend;
@@ -173,7 +173,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         let question = Question { from: options.from, to, protocol, kind: options.packet };
         match client.ask(&Request::Explain(question))? {
             Answer::Explanation(explanation) => explanations.push(*explanation),
-            other => bail!("the director answered {other:?}; is it another version?"),
+            other => return Err(other.unexpected().into()),
         }
     }
     let paint = Paint::of_stdout();

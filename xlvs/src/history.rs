@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::bail;
 use clap::Args;
 
 use crate::apply::tell;
@@ -27,8 +26,9 @@ pub struct RollbackOptions {
 
 /// Lists the revisions, the newest last.
 pub fn run(options: &listings::Options) -> anyhow::Result<ExitCode> {
-    let Answer::History(revisions) = Client::connected(&options.paths)?.ask(&Request::History)? else {
-        bail!("the director gave an answer to another question; is it another version?");
+    let revisions = match Client::connected(&options.paths)?.ask(&Request::History)? {
+        Answer::History(revisions) => revisions,
+        other => return Err(other.unexpected().into()),
     };
     listings::print(|out| {
         if options.json {
@@ -53,7 +53,7 @@ pub fn rollback(options: &RollbackOptions) -> anyhow::Result<ExitCode> {
     let request = Request::Rollback { number: options.revision, only_plan: options.plan };
     match Client::connected(&options.paths)?.ask(&request)? {
         Answer::Plan(sentences) => tell(&sentences, options.plan),
-        other => bail!("the director answered {other:?}; is it another version?"),
+        other => return Err(other.unexpected().into()),
     }
 }
 

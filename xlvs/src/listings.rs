@@ -3,7 +3,6 @@
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 use xlvs_ipvsadm::Backend;
@@ -50,7 +49,7 @@ pub fn status(options: &Options) -> anyhow::Result<ExitCode> {
     let mut client = Client::connected(&options.paths)?;
     let overview = match client.ask(&Request::Overview)? {
         Answer::Overview(overview) => *overview,
-        other => bail!("the director answered {other:?}; is it another version?"),
+        other => return Err(other.unexpected().into()),
     };
     let services = client.services(None)?;
     let timeouts = client.timeouts()?;

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use xlvs_health::{Effective, Health, OperatorWord, Place, Reason, Standing};
@@ -55,7 +54,7 @@ pub fn say(word: &Word) -> anyhow::Result<ExitCode> {
     let (key, server) = (service.spec.key, named::server(&which.server, service)?.spec.key);
     match client.ask(&Request::Say(key, server, word))? {
         Answer::Done => println!("{} of {} {done}", plan::server(&server), plan::service(&key)),
-        other => bail!("the director answered {other:?}; is it another version?"),
+        other => return Err(other.unexpected().into()),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -63,7 +62,7 @@ pub fn say(word: &Word) -> anyhow::Result<ExitCode> {
 fn model(client: &mut Client) -> anyhow::Result<Model> {
     match client.ask(&Request::Model)? {
         Answer::Model(model) => Ok(*model),
-        other => bail!("the director answered {other:?}; is it another version?"),
+        other => return Err(other.unexpected().into()),
     }
 }
 
@@ -71,8 +70,9 @@ fn model(client: &mut Client) -> anyhow::Result<Model> {
 pub fn list(options: &listings::Options) -> anyhow::Result<ExitCode> {
     let mut client = Client::connected(&options.paths)?;
     let model = model(&mut client)?;
-    let Answer::Standings(standings) = client.ask(&Request::Standings)? else {
-        bail!("the director gave an answer to another question; is it another version?");
+    let standings = match client.ask(&Request::Standings)? {
+        Answer::Standings(standings) => standings,
+        other => return Err(other.unexpected().into()),
     };
     let standings = all(&model, standings);
     print(|out| {

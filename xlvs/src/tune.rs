@@ -48,11 +48,12 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         match client.ask(&Request::Apply(changes))? {
             Answer::Done => {}
             Answer::Refused(_, why) => bail!("{why}"),
-            other => bail!("the director answered {other:?}; is it another version?"),
+            other => return Err(other.unexpected().into()),
         }
     }
-    let Answer::Model(model) = client.ask(&Request::Model)? else {
-        bail!("the director gave an answer to another question; is it another version?");
+    let model = match client.ask(&Request::Model)? {
+        Answer::Model(model) => model,
+        other => return Err(other.unexpected().into()),
     };
     let asked: Vec<Tunable> = settings.into_iter().map(Setting::tunable).collect();
     let tunables = model.tunables();

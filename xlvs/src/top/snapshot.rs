@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use anyhow::bail;
 use xlvs_health::{Effective, Health, Place, Reason, Standing};
 use xlvs_ipvsadm::Backend;
 use xlvs_model::view::{Rates, ServerView, ServiceView};
@@ -78,11 +77,13 @@ impl ServerRow {
 impl Snapshot {
     /// Asks the director.
     pub fn take(client: &mut Client) -> anyhow::Result<Self> {
-        let Answer::Overview(overview) = client.ask(&Request::Overview)? else {
-            bail!("the director gave an answer to another question; is it another version?");
+        let overview = match client.ask(&Request::Overview)? {
+            Answer::Overview(overview) => overview,
+            other => return Err(other.unexpected().into()),
         };
-        let Answer::Standings(standings) = client.ask(&Request::Standings)? else {
-            bail!("the director gave an answer to another question; is it another version?");
+        let standings = match client.ask(&Request::Standings)? {
+            Answer::Standings(standings) => standings,
+            other => return Err(other.unexpected().into()),
         };
         Ok(Self { head: head(&overview), services: rows(&client.services(None)?, standings) })
     }

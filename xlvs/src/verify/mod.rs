@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Args;
 use xlvs_ipvsadm::Backend;
 use xlvs_model::spec::{Method, Protocol, TunnelChecksum, TunnelType};
@@ -57,7 +57,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         Answer::Overview(overview) => {
             overview.interfaces.into_iter().map(|interface| interface.name).collect()
         }
-        other => bail!("the director answered {other:?}; is it another version?"),
+        other => return Err(other.unexpected().into()),
     };
     let services = meant(&mut client, options)?;
     let mut look = Look::open(interfaces).context("look at this host's devices, addresses and neighbours")?;
