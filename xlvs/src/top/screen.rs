@@ -73,7 +73,7 @@ pub struct Screen {
     /// Only services and servers whose name has this in it.
     filter: String,
     is_typing: bool,
-    /// Only servers that do not have their whole weight.
+    /// Only servers that do not have their whole weight, or of which something is to be warned.
     only_troubled: bool,
     /// The line that is looked at, and the first that is shown.
     selected: usize,
@@ -183,7 +183,7 @@ impl Screen {
             let has_name = service.name.contains(&self.filter);
             let wanted = |server: &&ServerRow| {
                 (has_name || server.name.contains(&self.filter))
-                    && (!self.only_troubled || server.effective.place != Place::In(server.stated))
+                    && (!self.only_troubled || server.is_troubled())
             };
             let mut servers: Vec<&ServerRow> = service.servers.iter().filter(wanted).collect();
             servers.sort_by_key(|server| Reverse(self.order.rank(&server.load)));
@@ -233,6 +233,7 @@ impl Row<'_> {
                 let health = match server.health {
                     Health::Unchecked => "-",
                     Health::Unknown => "unknown",
+                    Health::Up if server.warning.is_some() => "up!",
                     Health::Up => "up",
                     Health::Down => "DOWN",
                 };
@@ -246,9 +247,7 @@ impl Row<'_> {
         match self {
             Self::Service(_) => Style::new().fg(Color::Cyan),
             Self::Server(server) if server.effective.reason.is_failure() => Style::new().fg(Color::Red),
-            Self::Server(server) if server.effective.place != Place::In(server.stated) => {
-                Style::new().fg(Color::Yellow)
-            }
+            Self::Server(server) if server.is_troubled() => Style::new().fg(Color::Yellow),
             Self::Server(_) => Style::new(),
         }
     }

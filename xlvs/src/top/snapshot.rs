@@ -58,19 +58,28 @@ pub struct ServerRow {
     pub health: Health,
     /// Why they say so.
     pub detail: Option<String>,
+    /// What they warn of, though they succeed.
+    pub warning: Option<String>,
     /// What it carries.
     pub load: Load,
 }
 
 impl ServerRow {
-    /// Why it stands where it does; empty: as configured, and nothing speaks against it.
+    /// Does it lack some of its weight, or is something to be warned of?
+    pub fn is_troubled(&self) -> bool {
+        self.effective.place != Place::In(self.stated) || self.warning.is_some()
+    }
+
+    /// Why it stands where it does, and what is to be warned of; empty: as configured, and nothing speaks against it.
     pub fn reason(&self) -> String {
-        match (&self.effective.reason, &self.detail) {
-            (Reason::AsConfigured, None) => String::new(),
-            (Reason::AsConfigured, Some(detail)) => format!("last check: {detail}"),
-            (reason, Some(detail)) => format!("{reason}: {detail}"),
-            (reason, None) => reason.to_string(),
-        }
+        let why = match (&self.effective.reason, &self.detail) {
+            (Reason::AsConfigured, None) => None,
+            (Reason::AsConfigured, Some(detail)) => Some(format!("last check: {detail}")),
+            (reason, Some(detail)) => Some(format!("{reason}: {detail}")),
+            (reason, None) => Some(reason.to_string()),
+        };
+        let warning = self.warning.as_ref().map(|of| format!("warning: {of}"));
+        why.into_iter().chain(warning).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -159,6 +168,7 @@ fn in_force(server: &ServerView, standing: Option<Standing>) -> ServerRow {
             effective: unwatched,
             health: Health::Unchecked,
             detail: None,
+            warning: None,
             load,
         },
     }
@@ -172,6 +182,7 @@ fn away(standing: Standing) -> ServerRow {
         effective: standing.effective,
         health: standing.health,
         detail: standing.detail,
+        warning: standing.warning,
         load: Load::default(),
     }
 }

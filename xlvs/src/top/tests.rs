@@ -33,10 +33,10 @@ fn server(host: u8, weight: u32, cps: u64) -> ServerView {
     ServerView { rates, active: cps as u32 * 3, inactive: cps as u32, ..ServerView::from(&spec) }
 }
 
-/// Two services: one with a server that has half its weight and one that is out, one of many servers.
+/// Two services: one with a server that has half its weight, one that is out and one that is warned of; one of many servers.
 fn site() -> Snapshot {
     let halved = server(12, 2, 40);
-    let first = service(10, vec![server(11, 4, 123), halved.clone()]);
+    let first = service(10, vec![server(11, 4, 123), halved.clone(), server(14, 4, 0)]);
     let second = service(20, (21..61).map(|host| server(host, 1, u64::from(host))).collect());
     let standing = |stated: ServerSpec, effective, health, detail: Option<&str>| Standing {
         service: first.spec.key,
@@ -49,10 +49,15 @@ fn site() -> Snapshot {
         warning: None,
     };
     let out = Effective { place: Place::Out, reason: Reason::CheckFailed };
+    let whole = Effective { place: Place::In(4), reason: Reason::AsConfigured };
     let half = Effective { place: Place::In(2), reason: Reason::AgentShare(50) };
     let standings = vec![
         standing(ServerSpec { weight: 4, ..halved.spec }, half, Health::Up, None),
         standing(server(13, 4, 0).spec, out, Health::Down, Some("connection refused")),
+        Standing {
+            warning: Some("its certificate expires on 2026-12-01 at 12:00 UTC".to_owned()),
+            ..standing(server(14, 4, 0).spec, whole, Health::Up, None)
+        },
     ];
     let head = vec![
         "xlvs 0.1.0, up 4711 s; eth0 native, eth1 generic".to_owned(),
@@ -107,7 +112,7 @@ fn a_tiny_screen_does_no_harm() {
 #[test]
 fn s_goes_through_the_orders() {
     let mut screen = Screen::default();
-    assert_eq!(servers(&mut screen)[..4], [11, 12, 13, 21]);
+    assert_eq!(servers(&mut screen)[..4], [11, 12, 14, 13]);
     press(&mut screen, "s");
     assert_eq!(
         servers(&mut screen)[..3],
@@ -115,7 +120,7 @@ fn s_goes_through_the_orders() {
         "the busiest service first, its busiest server first"
     );
     press(&mut screen, "ssss");
-    assert_eq!(servers(&mut screen)[..4], [11, 12, 13, 21]);
+    assert_eq!(servers(&mut screen)[..4], [11, 12, 14, 13]);
 }
 
 #[test]
@@ -129,15 +134,15 @@ fn a_filter_is_typed_kept_and_cleared() {
     screen.press(KeyCode::Esc);
     assert_eq!(servers(&mut screen).len(), 17);
     press(&mut screen, "/192.0.2.10\n");
-    assert_eq!(servers(&mut screen), [11, 12, 13], "a service is shown with its servers");
+    assert_eq!(servers(&mut screen), [11, 12, 14, 13], "a service is shown with its servers");
     assert_eq!(screen.press(KeyCode::Char('q')), Next::End);
 }
 
 #[test]
-fn t_shows_only_servers_that_do_not_have_their_weight() {
+fn t_shows_only_servers_that_do_not_have_their_weight_or_are_warned_of() {
     let mut screen = Screen::default();
     press(&mut screen, "t");
-    assert_eq!(servers(&mut screen), [12, 13]);
+    assert_eq!(servers(&mut screen), [12, 14, 13]);
 }
 
 #[test]
@@ -145,6 +150,9 @@ fn the_foot_tells_of_the_selected_row_and_the_page_follows_it() {
     let mut screen = Screen::default();
     press(&mut screen, "jjj");
     let foot = |text: String| text.lines().rev().nth(1).unwrap_or_default().to_owned();
+    let told = foot(shown(&mut screen, (80, 24)));
+    assert_eq!(told, "10.0.0.14:8080: warning: its certificate expires on 2026-12-01 at 12:00 UTC");
+    press(&mut screen, "j");
     let told = foot(shown(&mut screen, (80, 24)));
     assert_eq!(told, "10.0.0.13:8080: a check failed: connection refused");
     (0..9).for_each(|_| drop((shown(&mut screen, (80, 24)), screen.press(KeyCode::PageDown))));
@@ -158,5 +166,6 @@ fn the_foot_tells_of_the_selected_row_and_the_page_follows_it() {
 fn a_server_that_nobody_looks_after_has_nothing_to_tell() {
     let site = site();
     let reasons: Vec<String> = site.services[0].servers.iter().map(ServerRow::reason).collect();
-    assert_eq!(reasons, ["", "its agent says 50 %", "a check failed: connection refused"]);
+    let warning = "warning: its certificate expires on 2026-12-01 at 12:00 UTC";
+    assert_eq!(reasons, ["", "its agent says 50 %", warning, "a check failed: connection refused"]);
 }
