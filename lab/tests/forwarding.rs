@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use common::{Method, all, counts, directed, ensure_spread, serve, spread, with_director};
+use common::{
+    Method, all, counts, directed, ensure_spread, serve, spread, with_director, with_director_at_each_hook,
+};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::TcpMaxSeg;
 use xlvs_lab::client::ask_again;
@@ -129,13 +131,18 @@ fn the_director_itself_is_a_server_beside_another_by_every_method() -> Result<()
 }
 
 #[test]
-fn segments_are_as_long_as_the_service_says() -> Result<()> {
+fn segments_are_as_long_as_the_service_says_at_each_hook() -> Result<()> {
     const MOST: u32 = 1000;
-    with_director(Layout::TwoNetwork, 1, |lab, director| {
+    with_director_at_each_hook(Layout::TwoNetwork, 1, |lab, director| {
         let _server = NameServer::on_all(lab, ASK)?;
-        let (vip, server) = (SocketAddr::new(lab.vip(0).into(), ASK), lab.servers[0].address);
         let file = lab.directory().join("segments.toml");
-        for (method, word) in METHODS.into_iter().zip(["nat", "dr", "tun"]) {
+        let v4 = (IpAddr::from(lab.vip(0)), IpAddr::from(lab.servers[0].address));
+        let v6 = (lab.layout().vip6(0).into(), lab.servers[0].address6.into());
+        let words = METHODS.into_iter().zip(["nat", "dr", "tun"]);
+        for ((vip, server), (method, word)) in
+            [v4, v6].into_iter().flat_map(|ends| words.clone().map(move |method| (ends, method)))
+        {
+            let [vip, server] = [vip, server].map(|address| SocketAddr::new(address, ASK));
             let says = format!("method = \"{word}\"\nmss = {MOST}\nservers = [\"{server}\"]");
             std::fs::write(&file, format!("[[service]]\ntcp = \"{vip}\"\n{says}\n"))?;
             let applied = director.command("apply", &[&file.to_string_lossy()])?;
@@ -144,6 +151,7 @@ fn segments_are_as_long_as_the_service_says() -> Result<()> {
             director.must(&format!("-E -t {vip} -s rr"))?;
             let mut stream = lab.client().connect_to(vip)?;
             ensure!(ask_again(&mut stream)? == "rs1");
+            // What its SYN said when it came there is the most that the server sends.
             let client = getsockopt(&stream, TcpMaxSeg)?;
             let server = segments_of_server(lab)?;
             ensure!(server <= MOST, "{method:?}: the server's segments have {server} bytes");

@@ -42,6 +42,21 @@ pub fn with_director(
     directed(&lab, test)
 }
 
+/// The same with the director at each hook, in a lab of its own each time.
+pub fn with_director_at_each_hook(
+    layout: Layout,
+    servers: u8,
+    test: impl Fn(&Lab, &mut Director) -> Result<()>,
+) -> Result<()> {
+    for hook in ["xdp", "tc"] {
+        let lab = Lab::lay_out(layout, servers)?;
+        let director = Director::prepare(&lab, &xlvs_lab::director::binary()?)?;
+        directed_by(director.with_options(&["--hook", hook]), &lab, &test)
+            .with_context(|| format!("at the {hook} hook"))?;
+    }
+    Ok(())
+}
+
 /// Runs the daemon in a lab for the time of a test, and compares table and counters at its end.
 pub fn directed(lab: &Lab, test: impl FnOnce(&Lab, &mut Director) -> Result<()>) -> Result<()> {
     directed_by(Director::prepare(lab, &xlvs_lab::director::binary()?)?, lab, test)
