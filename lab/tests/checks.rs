@@ -287,11 +287,74 @@ fn servers_of_debians_are_known_to_be_up_and_missed() -> Result<()> {
         ensure!(warned == 4, "of {warned} certificates is warned: {}", shown()?);
         let told = director.shell("xlvs watch --no-follow")?.out;
         ensure!(told.contains(": its certificate expires on "), "{told}");
+        let top = director.shell("xlvs top --once --width 200")?.out;
+        let warned =
+            top.lines().filter(|line| line.contains(" up! ") && line.contains("  warning: its certificate"));
+        ensure!(warned.count() == 4, "{top}");
         drop(second);
         within(PATIENCE, "the second is out of all services", || Ok(listed(director)? == 4))
             .with_context(|| shown().unwrap_or_default())?;
         let _again = debians(lab, &lab.servers[1])?;
         within(PATIENCE, "it is back in all", || Ok(listed(director)? == 8))
             .with_context(|| shown().unwrap_or_default())
+    })
+}
+
+/// A gRPC server in Python, with what it says in a file.
+const SERVING: &str = include_str!("common/serving.py");
+
+#[test]
+fn what_a_grpc_server_says_of_its_services_is_believed() -> Result<()> {
+    const IGNORANT: u16 = ASK + 1;
+    let lab = Lab::lay_out(Layout::TwoNetwork, 1)?;
+    let server = &lab.servers[0];
+    let (program, served) = (lab.directory().join("serving.py"), lab.directory().join("served"));
+    std::fs::write(&program, SERVING)?;
+    std::fs::write(&served, "=1\nshop=1\nclosed=2\n")?;
+    let at = |port: u16| SocketAddr::new(server.address.into(), port).to_string();
+    let mut python = Command::new("/usr/bin/python3");
+    python.arg(&program).arg(&served).args([at(ASK), at(IGNORANT)]);
+    let _serving = server.netns.spawn(python.stdin(Stdio::null()).stdout(Stdio::null()))?;
+
+    let service = |number: u8, port: u16, of: &str| {
+        format!(
+            "[[service]]\ntcp = \"{}:{port}\"\nmethod = \"nat\"\nservers = [\"{}\"]\n\
+             check = {{ type = \"grpc\", {of}interval = \"250ms\", timeout = \"2s\", rise = 1, fall = 2 }}\n",
+            lab.vip(number),
+            at(port),
+        )
+    };
+    let text = [
+        "interfaces = [\"l0\", \"l1\"]\n".to_owned(),
+        service(0, ASK, ""),
+        service(1, ASK, "service = \"shop\", "),
+        service(2, ASK, "service = \"closed\", "),
+        service(3, ASK, "service = \"none\", "),
+        service(4, IGNORANT, ""),
+    ];
+    let file = lab.directory().join("xlvs.toml");
+    std::fs::write(&file, text.concat()).context("write the file")?;
+    ruled_by(&lab, &file, |_, director| {
+        let shown = || Ok::<_, anyhow::Error>(director.shell("xlvs servers")?.out);
+        let told = |what: &str, words: &[&str]| {
+            within(PATIENCE, what, || {
+                let shown = shown()?;
+                Ok(words.iter().all(|word| shown.contains(word)))
+            })
+            .with_context(|| shown().unwrap_or_default())
+        };
+        told(
+            "what it says is known",
+            &["it says NOT_SERVING", "the call ends with NOT_FOUND", "the call ends with UNIMPLEMENTED"],
+        )?;
+        within(PATIENCE, "what serves is up", || Ok(shown()?.matches(", up").count() == 2))?;
+        ensure!(listed(director)? == 2, "{}", director.must("-Ln")?);
+        std::fs::write(&served, "=2\nshop=2\nclosed=1\nnone=1\n")?;
+        within(PATIENCE, "it says the opposite", || {
+            let shown = shown()?;
+            Ok(shown.matches("it says NOT_SERVING").count() == 2 && shown.matches(", up").count() == 2)
+        })
+        .with_context(|| shown().unwrap_or_default())?;
+        told("who does not know the protocol is out", &["the call ends with UNIMPLEMENTED"])
     })
 }

@@ -10,7 +10,7 @@ use crate::tally::Tally;
 use crate::{apt, bench, build, package, place};
 
 /// What the tests with real traffic run.
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 17] = [
     "iproute2",
     "ethtool",
     "curl",
@@ -23,6 +23,7 @@ const PROGRAMS: [&str; 16] = [
     // Servers that checks are tried on, besides nginx.
     "dnsmasq-base",
     "exim4-daemon-light",
+    "python3-grpcio",
     "systemd",
     "util-linux",
     // What the daemon's page is looked at with, and letters for it.
