@@ -141,6 +141,61 @@ fn persistence_and_full_servers_are_told() -> Result<()> {
 }
 
 #[test]
+fn where_a_packet_without_a_server_goes_is_told() -> Result<()> {
+    with_director(Layout::TwoNetwork, 1, |lab, director| {
+        let _names = NameServer::on_all(lab, ASK)?;
+        let server = lab.servers[0].address;
+        let to = SocketAddr::new(server.into(), ASK);
+        // What carries the mark is the director's, as IPVS needs it; without the mark the address is somebody else's.
+        lab.director.ip(&[
+            "rule add fwmark 8 lookup 100".to_owned(),
+            format!("route add local {server} dev lo table 100"),
+        ])?;
+        // The client's host has a way of its own to the servers' network.
+        lab.client_netns().ip(&[format!("route add {server} via {}", lab.layout().director())])?;
+        director.must("-A -f 8 -s rr")?;
+        for (command, words) in [("mark", format!("add 8 --to {server}")), ("tune", "cache_bypass=1".into())]
+        {
+            let words: Vec<&str> = words.split(' ').collect();
+            let reply = director.command(command, &words)?;
+            ensure!(reply.code == Some(0), "{reply:?}");
+        }
+        ensure!(lab.client().ask(to)? == lab.servers[0].name, "it goes where it is addressed to");
+        let bypassed = director.must("-Lnc")?;
+        ensure!(bypassed.contains(&format!("{to}")), "{bypassed}");
+        let from = SocketAddr::new(lab.layout().client(1).into(), 40_000);
+        let told = explain_unnoticed(director, &to.to_string(), from)?;
+        ensure!(told["fate"] == "forward" && has(&told["sentence"], "cache_bypass"), "{told:#}");
+        ensure!(has(&told["sentence"], "by l1") && told["server"].is_null(), "{told:#}");
+        ensure!(has(&told["next_hop"], &format!("{server} dev l1 lladdr")), "{told:#}");
+        ensure!(told["leaves"]["state"] == "SYN_RECV", "{told:#}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_packet_of_a_vlan_that_nobody_takes_is_told_of_with_its_tags() -> Result<()> {
+    with_director(Layout::TwoNetwork, 1, |lab, director| {
+        let vip = SocketAddr::new(lab.vip(0).into(), ASK);
+        serve(lab, director, ("-t", vip), "rr", &all(lab, Method::Nat))?;
+        let ask = |vlan: &str| {
+            let service = vip.to_string();
+            director.command("explain", &["--service", &service, "--from", "10.0.0.1:40000", "--vlan", vlan])
+        };
+        let told = ask("5.6")?;
+        ensure!(told.code == Some(0), "{told:?}");
+        ensure!(
+            told.out.starts_with(&format!("VLAN 5 VLAN 6 TCP SYN 10.0.0.1:40000 -> {vip}\n")),
+            "{told:?}"
+        );
+        ensure!(told.out.contains("no VLAN device of this host takes the frame's tags"), "{told:?}");
+        let mistaken = ask("4095")?;
+        ensure!(mistaken.code == Some(2) && mistaken.err.contains("1 to 4094"), "{mistaken:?}");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_clients_packets_are_told_step_by_step_and_its_connections_go_on() -> Result<()> {
     with_director(Layout::TwoNetwork, 2, |lab, director| {
         let mut watched = Watched::begin(lab, director)?;

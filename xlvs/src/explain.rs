@@ -32,6 +32,9 @@ pub struct Options {
     /// Which TCP packet it is; by default one of the connection if there is one, else a SYN.
     #[arg(long, value_enum)]
     packet: Option<Kind>,
+    /// The VLAN that it comes by, or the outer and the inner one: 100, 5.6. By default that by which the client is reached.
+    #[arg(long, value_name = "ID[.ID]")]
+    vlan: Option<Vlan>,
     /// As JSON.
     #[arg(long)]
     json: bool,
@@ -78,6 +81,31 @@ impl FromStr for Destination {
     }
 }
 
+/// The identifiers of a frame's one or two VLAN tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vlan {
+    /// The outer tag's.
+    pub outer: u16,
+    /// The inner tag's, if there are two.
+    pub inner: Option<u16>,
+}
+
+impl FromStr for Vlan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let id = |text: &str| text.parse().ok().filter(|id| (1..4095).contains(id));
+        let (outer, inner) = text.split_once('.').map_or((text, None), |(outer, inner)| (outer, Some(inner)));
+        let vlan = match inner {
+            Some(inner) => id(outer).zip(id(inner)).map(|(outer, inner)| Self { outer, inner: Some(inner) }),
+            None => id(outer).map(|outer| Self { outer, inner: None }),
+        };
+        vlan.ok_or_else(|| {
+            "write the identifier, 100, or the outer and the inner one, 5.6, of 1 to 4094".to_owned()
+        })
+    }
+}
+
 /// A packet to be explained.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Question {
@@ -89,6 +117,8 @@ pub struct Question {
     pub protocol: u8,
     /// Which TCP packet, if that was said.
     pub kind: Option<Kind>,
+    /// By which VLAN it comes, if that was said.
+    pub vlan: Option<Vlan>,
 }
 
 /// What would become of a packet.
@@ -170,7 +200,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut explanations = Vec::new();
     for Destination { protocol, addr: to } in destinations {
         let protocol = protocol as u8;
-        let question = Question { from: options.from, to, protocol, kind: options.packet };
+        let question =
+            Question { from: options.from, to, protocol, kind: options.packet, vlan: options.vlan };
         match client.ask(&Request::Explain(question))? {
             Answer::Explanation(explanation) => explanations.push(*explanation),
             other => return Err(other.unexpected().into()),
@@ -285,6 +316,16 @@ mod tests {
         assert_eq!(at("udp:[fd00::1]:53").map(|d| (d.protocol, d.addr.port())), Ok((Protocol::Udp, 53)));
         assert!(at("192.0.2.1").is_err());
         assert!(at("sctp:192.0.2.1:80").is_err());
+    }
+
+    #[test]
+    fn vlans_are_written_as_their_devices_are_called() {
+        let vlan = |text: &str| text.parse::<Vlan>();
+        assert_eq!(vlan("100"), Ok(Vlan { outer: 100, inner: None }));
+        assert_eq!(vlan("5.6"), Ok(Vlan { outer: 5, inner: Some(6) }));
+        for wrong in ["", "0", "4095", "5.", "5.0", "5.6.7", "eth0.5"] {
+            assert!(vlan(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

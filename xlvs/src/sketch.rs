@@ -11,13 +11,19 @@ pub fn frame(beginning: &[u8], len: u32) -> String {
     let Ok(packet) = LaxSlicedPacket::from_ethernet(beginning) else {
         return format!("a frame of {len} bytes");
     };
-    let mut words = String::new();
-    for id in packet.vlan_ids() {
-        let _written = write!(words, "VLAN {} ", id.value());
-    }
+    let mut words = tags_of(&packet);
     words += &layers(&packet).unwrap_or_else(|| "not IP".to_owned());
     let _written = write!(words, ", {len} bytes");
     words
+}
+
+/// A frame's VLAN tags, each with a space behind it.
+pub fn tags(frame: &[u8]) -> String {
+    LaxSlicedPacket::from_ethernet(frame).map_or_else(|_| String::new(), |packet| tags_of(&packet))
+}
+
+fn tags_of(packet: &LaxSlicedPacket) -> String {
+    packet.vlan_ids().iter().map(|id| format!("VLAN {} ", id.value())).collect()
 }
 
 /// Network and transport, and what a tunnel's packet carries.

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use xlvs_core::config::Config;
 use xlvs_core::conn::Bucket;
@@ -13,6 +14,7 @@ use xlvs_core::director;
 use xlvs_core::env::{Env, Route, RouteQuery, Step};
 use xlvs_core::family::{self, Ends, Family};
 use xlvs_core::marks::Rule;
+use xlvs_core::method::BYPASS;
 use xlvs_core::options::Progress;
 use xlvs_core::packet::Frame;
 use xlvs_core::sched::affinity::{self, Set};
@@ -52,8 +54,39 @@ pub struct Outcome {
     pub asked: Option<Asked>,
     /// Its connection afterwards.
     pub connection: Option<Connection>,
-    /// The host's routing table has the last word on where it goes: it is a reply.
+    /// The host's routing table has the last word on where it goes: it is a reply, or has no server.
     pub routed: bool,
+}
+
+impl Outcome {
+    /// Is it of a connection that has no server (`cache_bypass`)?
+    pub fn is_bypassed(&self) -> bool {
+        let nobody = || self.routed && self.asked.is_some_and(|asked| asked.chosen.is_none());
+        self.connection.as_ref().map_or_else(nobody, |connection| connection.method == BYPASS)
+    }
+}
+
+/// The host's routes, as far as packets that are rehearsed ask for them.
+pub trait Routes {
+    /// The way of a packet between these addresses that came in by this interface.
+    fn route(&self, ifindex: u32, from: IpAddr, to: IpAddr) -> Route;
+    /// Would such a packet with this mark be sent on, rather than be the director's?
+    fn leads_elsewhere(&self, ifindex: u32, from: IpAddr, to: IpAddr, mark: u32) -> bool;
+}
+
+/// No routes: all replies go back by one interface, and whatever is addressed to anybody is the director's.
+struct OneWay {
+    ifindex: u32,
+}
+
+impl Routes for OneWay {
+    fn route(&self, _ifindex: u32, _from: IpAddr, _to: IpAddr) -> Route {
+        Route::Via { ifindex: self.ifindex, from: [0; 6], to: [0; 6] }
+    }
+
+    fn leads_elsewhere(&self, _ifindex: u32, _from: IpAddr, _to: IpAddr, _mark: u32) -> bool {
+        false
+    }
 }
 
 /// A question to a scheduler.
@@ -98,13 +131,20 @@ pub struct Rehearsal<'t> {
     counters: Overlay<'t, Counters>,
     random: Cell<u64>,
     options_progress: Progress,
+    arrival: Arrival,
+    routes: Rc<dyn Routes>,
     asked: Cell<Option<Asked>>,
     routed: Cell<bool>,
 }
 
 impl<'t> Rehearsal<'t> {
-    /// The tables as they are now. Packets come in by this interface; chance begins at `seed`.
+    /// The tables as they are now. Packets come in by this interface; chance begins at `seed`. There are no routes.
     pub fn of(tables: &'t Tables, now: Tick, ingress: u32, seed: u64) -> Self {
+        Self::by(Rc::new(OneWay { ifindex: ingress }), tables, now, ingress, seed)
+    }
+
+    /// The same with routes.
+    pub fn by(routes: Rc<dyn Routes>, tables: &'t Tables, now: Tick, ingress: u32, seed: u64) -> Self {
         Self {
             tables,
             now,
@@ -126,6 +166,8 @@ impl<'t> Rehearsal<'t> {
             counters: Overlay::over(&tables.counters),
             random: Cell::new(seed | 1),
             options_progress: Progress::default(),
+            arrival: Arrival::default(),
+            routes,
             asked: Cell::new(None),
             routed: Cell::new(false),
         }
@@ -153,9 +195,9 @@ impl<'t> Rehearsal<'t> {
         Some(Connection { view, server: entry.server(), method: entry.method() })
     }
 
-    fn route(&self) -> Route {
+    fn route(&self, ifindex: u32, from: IpAddr, to: IpAddr) -> Route {
         self.routed.set(true);
-        Route::Via { ifindex: self.ingress, from: [0; 6], to: [0; 6] }
+        self.routes.route(ifindex, from, to)
     }
 
     fn find<F, M, const K: usize>(&self, memory: &M, ends: &Ends<F::Addr>) -> Option<(Word, Entry)>
@@ -243,14 +285,12 @@ impl<'t> Env for Rehearsal<'t> {
         self.tables.marks.get(number as usize)
     }
 
-    // What is rehearsed is a packet, and where it goes: its frame has no tags.
-
-    fn vlan_device(&self, _number: u32) -> Option<&Device> {
-        None
+    fn vlan_device(&self, number: u32) -> Option<&Device> {
+        self.tables.vlan_devices.get(number as usize)
     }
 
     fn arrival(&self) -> Option<&Arrival> {
-        None
+        Some(&self.arrival)
     }
 
     fn config(&self) -> Option<&Config> {
@@ -295,21 +335,20 @@ impl<'t> Env for Rehearsal<'t> {
         (x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
     }
 
-    fn route_v4(&self, _query: &RouteQuery<[u8; 4]>) -> Route {
-        self.route()
+    fn route_v4(&self, query: &RouteQuery<[u8; 4]>) -> Route {
+        self.route(query.ifindex, query.src.into(), query.dst.into())
     }
 
-    fn route_v6(&self, _query: &RouteQuery<AddrV6>) -> Route {
-        self.route()
+    fn route_v6(&self, query: &RouteQuery<AddrV6>) -> Route {
+        self.route(query.ifindex, query.src.bytes().into(), query.dst.bytes().into())
     }
 
-    // A rehearsal has no routes: a packet with a mark is taken for one that the director's own call local.
-    fn leads_elsewhere_v4(&self, _ifindex: u32, _src: &[u8; 4], _dst: &[u8; 4], _mark: u32) -> bool {
-        false
+    fn leads_elsewhere_v4(&self, ifindex: u32, src: &[u8; 4], dst: &[u8; 4], mark: u32) -> bool {
+        self.routes.leads_elsewhere(ifindex, (*src).into(), (*dst).into(), mark)
     }
 
-    fn leads_elsewhere_v6(&self, _ifindex: u32, _src: &AddrV6, _dst: &AddrV6, _mark: u32) -> bool {
-        false
+    fn leads_elsewhere_v6(&self, ifindex: u32, src: &AddrV6, dst: &AddrV6, mark: u32) -> bool {
+        self.routes.leads_elsewhere(ifindex, src.bytes().into(), dst.bytes().into(), mark)
     }
 
     fn want_neighbour_v4(&self, _addr: [u8; 4]) {}

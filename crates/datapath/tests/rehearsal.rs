@@ -1,6 +1,7 @@
 //! A rehearsal tells what the director then does, and leaves every byte of the tables as it was.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -9,13 +10,15 @@ use xlvs_core::director;
 use xlvs_core::env::Route;
 use xlvs_core::packet::Frame;
 use xlvs_core::server::Hop;
-use xlvs_core::verdict::{DropReason, Verdict};
+use xlvs_core::verdict::{DropReason, PassReason, Verdict};
+use xlvs_core::vlan::Tags;
 use xlvs_datapath::engine::Engine;
 use xlvs_datapath::host::HostEnv;
-use xlvs_datapath::rehearsal::{Rehearsal, Tuple};
+use xlvs_datapath::nexthop::VlanDevice;
+use xlvs_datapath::rehearsal::{Rehearsal, Routes, Tuple};
 use xlvs_datapath::tables::{Sizes, Tables};
 use xlvs_model::spec::{Method, Protocol, Scheduler};
-use xlvs_model::{Change, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
+use xlvs_model::{Change, Family, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunable};
 
 const VIP: [u8; 4] = [10, 0, 0, 100];
 const PORT: u16 = 80;
@@ -205,4 +208,60 @@ fn a_server_without_a_next_hop_is_chosen_and_the_packet_is_dropped() {
     let told = Rehearsal::of(&tables, Tick::new(0), INGRESS, SEED).play(&frame(&tuple, 0), &tuple);
     assert_eq!(told.verdict, Verdict::Drop(DropReason::Unresolved));
     assert!(told.asked.is_some_and(|asked| asked.chosen.is_some()));
+}
+
+#[test]
+fn a_tagged_packet_is_rehearsed_where_a_device_takes_its_tags() {
+    let tables = tables();
+    let mut engine = Engine::new(Arc::clone(&tables));
+    let service = service(Protocol::Tcp, Scheduler::Rr);
+    let changes =
+        [Change::AddService(service.clone()), Change::AddServer(service.key, server(1, Method::Direct, 1))];
+    engine.apply(&changes).expect("a site that is right");
+    resolve(&engine);
+    let tuple = tuple(1, 40_000, PORT, 6);
+    let mut tagged = frame(&tuple, 0x02);
+    tagged.splice(12..12, [0x81, 0, 0, 5]);
+    let told = || Rehearsal::of(&tables, Tick::new(0), INGRESS, SEED).play(&tagged, &tuple).verdict;
+    assert_eq!(told(), Verdict::Pass(PassReason::Vlan));
+    engine.set_vlan_devices(&[VlanDevice { ifindex: 9, lower: INGRESS, tags: Tags::one(0x8100, 5) }]);
+    assert_eq!(told(), Verdict::Redirect { ifindex: 2 });
+}
+
+/// All but the director's addresses is by one neighbour.
+struct Elsewhere;
+
+impl Routes for Elsewhere {
+    fn route(&self, ifindex: u32, _from: IpAddr, _to: IpAddr) -> Route {
+        assert_eq!(ifindex, INGRESS, "it is asked for as it came");
+        Route::Via { ifindex: 3, from: [0; 6], to: [2, 0, 0, 0, 3, 1] }
+    }
+
+    fn leads_elsewhere(&self, _ifindex: u32, _from: IpAddr, _to: IpAddr, mark: u32) -> bool {
+        mark == 0
+    }
+}
+
+#[test]
+fn a_packet_without_a_server_goes_where_the_routes_say() {
+    let tables = tables();
+    let mut engine = Engine::new(Arc::clone(&tables));
+    let key = ServiceKey::Mark { mark: 8, family: Family::Inet };
+    let changes = [
+        Change::Tune(Tunable::CacheBypass, 1),
+        Change::AddMark("8 --to 10.9.0.0/16".parse().expect("a rule")),
+        Change::AddService(ServiceSpec::new(key, Scheduler::Rr)),
+    ];
+    engine.apply(&changes).expect("a site that is right");
+    let tuple = Tuple {
+        client: "10.0.0.1:40000".parse().unwrap(),
+        dest: "10.9.0.1:80".parse().unwrap(),
+        protocol: 6,
+    };
+    let with = Rehearsal::by(Rc::new(Elsewhere), &tables, Tick::new(0), INGRESS, SEED);
+    let told = with.play(&frame(&tuple, 0x02), &tuple);
+    assert_eq!(told.verdict, Verdict::Redirect { ifindex: 3 });
+    assert!(told.is_bypassed() && told.routed && told.frame[..6] == [2, 0, 0, 0, 3, 1], "{told:?}");
+    let without = Rehearsal::of(&tables, Tick::new(0), INGRESS, SEED).play(&frame(&tuple, 0x02), &tuple);
+    assert!(!without.is_bypassed() && matches!(without.verdict, Verdict::Answer { .. }), "{without:?}");
 }

@@ -3,22 +3,25 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::rc::Rc;
 
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_indextoname;
 use xlvs_core::sched::Scheduler;
 use xlvs_core::sched::wlc::overhead;
 use xlvs_core::verdict::{DropReason, PassReason, Verdict};
 use xlvs_core::wire::ip_protocol;
 use xlvs_datapath::engine::Engine;
-use xlvs_datapath::rehearsal::{Asked, Outcome, Rehearsal, Tuple};
+use xlvs_datapath::rehearsal::{Asked, Outcome, Rehearsal, Routes, Tuple};
 use xlvs_model::spec::{Method, Protocol};
 use xlvs_model::view::ServerView;
 use xlvs_model::{ServerKey, ServiceKey};
 
 use super::Daemon;
+use super::way::{Asking, Came};
 use crate::explain::{Candidate, Explanation, Fate, Kind, Question, Scheduling};
 use crate::plan;
 use crate::simulate::wire::{self, ACK, FIN, PSH, RST, SYN, Transport};
+use crate::sketch;
 
 /// Bytes of an Ethernet and an IPv4 header.
 const ICMP_AT: usize = 14 + 20;
@@ -34,7 +37,7 @@ pub async fn explain(daemon: &Daemon, question: &Question) -> Result<Explanation
 
 /// All but the next hop, and whose next hop that is.
 fn told_now(daemon: &Daemon, question: &Question) -> Result<(Explanation, Option<IpAddr>), String> {
-    let Question { from, to, protocol, kind } = *question;
+    let Question { from, to, protocol, kind, vlan } = *question;
     if from.is_ipv4() != to.is_ipv4() {
         return Err(format!(
             "{from} and {to} are of different families: no packet goes from one to the other"
@@ -42,16 +45,16 @@ fn told_now(daemon: &Daemon, question: &Question) -> Result<(Explanation, Option
     }
     let engine = daemon.engine.borrow();
     let now = daemon.xdp.borrow().now().map_err(|why| why.to_string())?;
-    let ingress =
-        daemon.site.borrow().interfaces().iter().find_map(|name| if_nametoindex(name.as_str()).ok());
-    let ingress = ingress.ok_or("none of the director's interfaces is there")?;
+    let came = Came::of(daemon, from.ip(), vlan)?;
     let seed = RandomState::new().hash_one(from);
-    let stage = Rehearsal::of(engine.tables(), now, ingress, seed);
+    let routes = Rc::new(Asking::default());
+    let stage = Rehearsal::by(Rc::clone(&routes) as Rc<dyn Routes>, engine.tables(), now, came.ingress, seed);
     let tuple = Tuple { client: from, dest: to, protocol };
     let connection = stage.connection(&tuple);
     let kind = kind.unwrap_or(if connection.is_some() { Kind::Ack } else { Kind::Syn });
     let (transport, payload, name) = packet(protocol, kind)?;
-    let outcome = stage.play(&wire::frame(from, to, transport, payload), &tuple);
+    let frame = came.tagged(wire::frame(from, to, transport, payload));
+    let outcome = stage.play(&frame, &tuple);
 
     let chosen = outcome.connection.as_ref().or(connection.as_ref()).map(|c| c.server);
     let chosen = chosen.or_else(|| outcome.asked.and_then(|asked| asked.chosen));
@@ -69,13 +72,13 @@ fn told_now(daemon: &Daemon, question: &Question) -> Result<(Explanation, Option
     let method = method.map(|method| plan::method(method, spec.map(|spec| spec.tunnel).unwrap_or_default()));
     let (fate, reason, sentence) = fate_of(&outcome);
     let told = Explanation {
-        packet: format!("{name} {from} -> {to}"),
+        packet: format!("{}{name} {from} -> {to}", sketch::tags(&frame)),
         service,
         connection: connection.map(|c| c.view),
         scheduling: outcome.asked.and_then(|asked| scheduling(&engine, asked)),
         server,
         method,
-        next_hop: None,
+        next_hop: routes.told(),
         leaves: outcome.connection.filter(|_| fate == Fate::Forward).map(|c| c.view),
         fate,
         reason: reason.map(str::to_owned),
@@ -159,12 +162,8 @@ fn load(scheduler: Scheduler, server: &ServerView) -> Option<f64> {
 
 fn fate_of(outcome: &Outcome) -> (Fate, Option<&'static str>, String) {
     match outcome.verdict {
-        Verdict::Transmit { .. } | Verdict::Redirect { .. } | Verdict::Cut { .. } if outcome.routed => {
-            let way = "sent to the client with the VIP as its source, where the host's routing table says";
-            (Fate::Forward, None, format!("a reply: {way}"))
-        }
         Verdict::Transmit { ifindex } | Verdict::Redirect { ifindex } | Verdict::Cut { ifindex } => {
-            (Fate::Forward, None, format!("sent to the server by {}", interface(ifindex)))
+            (Fate::Forward, None, format!("{} by {}", whither(outcome), way_out(ifindex, &outcome.frame)))
         }
         Verdict::PutTogether { .. } => {
             (Fate::Forward, None, "a fragment: it waits for the others".to_owned())
@@ -174,6 +173,19 @@ fn fate_of(outcome: &Outcome) -> (Fate, Option<&'static str>, String) {
         Verdict::Drop(reason) => drop_because(reason),
         Verdict::Answer { .. } => (Fate::Answer, None, answer_words(outcome)),
     }
+}
+
+fn whither(outcome: &Outcome) -> &'static str {
+    match (outcome.routed, outcome.is_bypassed()) {
+        (_, true) => "no server is usable: sent where it is addressed to (cache_bypass)",
+        (true, false) => "a reply: sent to the client with the VIP as its source",
+        (false, false) => "sent to the server",
+    }
+}
+
+/// An interface, and the tags that a frame leaves it with.
+fn way_out(ifindex: u32, frame: &[u8]) -> String {
+    format!("{} {}", interface(ifindex), sketch::tags(frame)).trim_end().to_owned()
 }
 
 /// An interface by name.

@@ -46,6 +46,7 @@ pub struct Hops {
     clients: Cell<u32>,
     ways: RefCell<HashMap<IpAddr, Way>>,
     ways_made: Cell<u32>,
+    devices: RefCell<Vec<VlanDevice>>,
     /// Interfaces that take VLAN tags out of frames, which was said.
     untagging: RefCell<HashSet<u32>>,
 }
@@ -158,6 +159,11 @@ impl Hops {
         self.command(Command::PathMtu { addr, mtu }).await;
     }
 
+    /// The host's VLAN devices.
+    pub fn vlan_devices(&self) -> Vec<VlanDevice> {
+        self.devices.borrow().clone()
+    }
+
     /// How an address is reached, in a sentence.
     pub async fn describe(&self, addr: IpAddr) -> Option<String> {
         let (reply, answer) = oneshot::channel();
@@ -229,6 +235,7 @@ fn warn_of_tags_taken_out(daemon: &Daemon, devices: &[VlanDevice]) {
 }
 
 fn know_devices(daemon: &Daemon, devices: &[VlanDevice]) {
+    *daemon.hops.devices.borrow_mut() = devices.to_vec();
     if daemon.options.mode() == Mode::Tc {
         // The kernel takes tags off before, and puts them on where a packet leaves by a device.
         return;

@@ -22,6 +22,7 @@ mod status;
 mod supervisor;
 mod trace;
 mod upkeep;
+mod way;
 mod work;
 
 use std::cell::{Cell, RefCell};

@@ -20,9 +20,8 @@ impl Resolver {
     }
 
     fn describe_route(&self, addr: IpAddr, route: &Route) -> String {
-        let gateway = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
         let name = self.links.get(&route.ifindex).map_or("gone", |link| link.name.as_str());
-        let path = format!("{}{gateway} dev {name}", addr);
+        let path = route.words(addr, name);
         match self.send_by(addr, route) {
             Ok(State::Resolved { dest_mac, mtu, source, .. }) => format!(
                 "{path} lladdr {} src {source} mtu {mtu} ({})",
@@ -58,7 +57,16 @@ impl Resolver {
     }
 }
 
-fn colons(mac: Mac) -> String {
+impl Route {
+    /// The way to `addr`, by the interface of this name: `10.1.0.11 via 10.1.0.1 dev l1`.
+    pub fn words(&self, addr: IpAddr, device: &str) -> String {
+        let gateway = self.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
+        format!("{addr}{gateway} dev {device}")
+    }
+}
+
+/// An Ethernet address as people write it.
+pub fn colons(mac: Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 

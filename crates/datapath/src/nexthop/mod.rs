@@ -10,6 +10,7 @@
 //!
 //! - [`Resolver`] decides; it is a state machine without sockets or clocks ([`Event`] in, [`Effects`] out).
 //! - [`run`] is the thin driver: one netlink socket, one timer.
+//! - [`lookup`] asks about one way, for who wants to know it now and not from now on.
 //!
 //! # What is promised
 //! - A target has no event until the first answer about it is known; afterwards, one event a change.
@@ -42,6 +43,7 @@
 
 mod describe;
 mod driver;
+mod lookup;
 mod mirror;
 mod neighbours;
 mod path_mtus;
@@ -58,7 +60,9 @@ mod tests;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use self::{
+    describe::colons,
     driver::{Command, Error, run},
+    lookup::{Arrival, Question, lookup, neighbour},
     neighbours::{Neighbour, NeighbourKey, Nud},
     resolver::{Effects, Event, Link, Request, Resolver, Upkeep},
     resync::Dump,

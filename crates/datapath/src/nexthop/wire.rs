@@ -19,8 +19,8 @@ use netlink_packet_route::{
 use nix::libc;
 
 use super::{
-    Above, Dump, Event, Link, Mac, Neighbour, NeighbourKey, Nud, Prefix, Reason, Request, Route, Upkeep,
-    unspecified_like,
+    Above, Arrival, Dump, Event, Link, Mac, Neighbour, NeighbourKey, Nud, Prefix, Question, Reason, Request,
+    Route, Upkeep, unspecified_like,
 };
 
 /// Our mark on neighbour entries (`NDA_PROTOCOL`), out of the numbers that iproute2's `rt_protos` leaves
@@ -125,12 +125,24 @@ impl Frame<'_> {
 
     /// The route that answers the question about `addr`.
     pub(super) fn route_answer(&self, addr: IpAddr) -> Event {
-        let answer = match (self.ending(), self.decode()) {
+        Event::RouteAnswer { addr, answer: self.route() }
+    }
+
+    /// The route that answers a question.
+    pub(super) fn route(&self) -> Result<Route, Reason> {
+        match (self.ending(), self.decode()) {
             (Ending::Failed(errno), _) => Err(reason_for(errno)),
             (_, Some(RouteNetlinkMessage::NewRoute(message))) => route(&message),
             _ => Err(Reason::LookUpFailed { errno: libc::EBADMSG }),
-        };
-        Event::RouteAnswer { addr, answer }
+        }
+    }
+
+    /// The neighbour that answers a question.
+    pub(super) fn neighbour(&self) -> Option<Neighbour> {
+        match self.decode()? {
+            RouteNetlinkMessage::NewNeighbour(message) => neighbour(&message),
+            _ => None,
+        }
     }
 
     fn decode(&self) -> Option<RouteNetlinkMessage> {
@@ -346,12 +358,30 @@ pub(super) fn encode(request: &Request, sequence: u32) -> Vec<u8> {
         Request::Dump(Dump::Neighbours) => {
             (RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()), NLM_F_DUMP)
         }
-        Request::Route(addr) => (RouteNetlinkMessage::GetRoute(route_question(*addr)), 0),
+        Request::Route(addr) => return route_request(&Question::to(*addr), sequence),
         Request::Neighbour { key, upkeep } => {
             let message = RouteNetlinkMessage::NewNeighbour(neighbour_request(key, *upkeep));
             (message, NLM_F_ACK | creation(*upkeep))
         }
     };
+    serialized(message, flags, sequence)
+}
+
+/// The bytes of a question for a way.
+pub(super) fn route_request(question: &Question, sequence: u32) -> Vec<u8> {
+    serialized(RouteNetlinkMessage::GetRoute(route_question(question)), 0, sequence)
+}
+
+/// The bytes of a question about one neighbour's entry.
+pub(super) fn neighbour_question(key: NeighbourKey, sequence: u32) -> Vec<u8> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(key.addr);
+    message.header.ifindex = key.ifindex;
+    message.attributes.push(neighbour_address(key.addr));
+    serialized(RouteNetlinkMessage::GetNeighbour(message), 0, sequence)
+}
+
+fn serialized(message: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;
     header.sequence_number = sequence;
@@ -362,11 +392,20 @@ pub(super) fn encode(request: &Request, sequence: u32) -> Vec<u8> {
     bytes
 }
 
-fn route_question(addr: IpAddr) -> RouteMessage {
+fn route_question(question: &Question) -> RouteMessage {
+    let Question { to, from, mark } = *question;
+    let bits = if to.is_ipv4() { 32 } else { 128 };
     let mut message = RouteMessage::default();
-    message.header.address_family = family(addr);
-    message.header.destination_prefix_length = if addr.is_ipv4() { 32 } else { 128 };
-    message.attributes.push(RouteAttribute::Destination(addr.into()));
+    message.header.address_family = family(to);
+    message.header.destination_prefix_length = bits;
+    message.attributes.push(RouteAttribute::Destination(to.into()));
+    if let Some(Arrival { addr, ifindex }) = from {
+        message.header.source_prefix_length = bits;
+        message.attributes.extend([RouteAttribute::Source(addr.into()), RouteAttribute::Iif(ifindex)]);
+    }
+    if mark != 0 {
+        message.attributes.push(RouteAttribute::Mark(mark));
+    }
     message
 }
 
@@ -386,17 +425,20 @@ fn neighbour_request(key: &NeighbourKey, upkeep: Upkeep) -> NeighbourMessage {
     message.header.family = family(key.addr);
     message.header.ifindex = key.ifindex;
     message.header.flags = NeighbourFlags::Use;
-    let destination = match key.addr {
-        IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
-        IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
-    };
-    message.attributes.push(NeighbourAttribute::Destination(destination));
+    message.attributes.push(neighbour_address(key.addr));
     if matches!(upkeep, Upkeep::CreateManaged | Upkeep::Manage) {
         message.header.flags |= NeighbourFlags::ExtLearned;
         message.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
         message.attributes.push(NeighbourAttribute::Protocol(PROTOCOL));
     }
     message
+}
+
+fn neighbour_address(addr: IpAddr) -> NeighbourAttribute {
+    NeighbourAttribute::Destination(match addr {
+        IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+        IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+    })
 }
 
 fn family(addr: IpAddr) -> AddressFamily {

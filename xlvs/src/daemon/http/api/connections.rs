@@ -117,6 +117,9 @@ pub struct Packet {
     /// `syn`, `ack`, `fin` or `rst`; one of the connection if there is one, else a SYN.
     #[param(value_type = Option<String>)]
     packet: Option<Kind>,
+    /// The VLAN that it comes by, or the outer and the inner one (`5.6`); that by which the client is reached.
+    #[param(example = "100")]
+    vlan: Option<String>,
 }
 
 /// What would become of a packet.
@@ -204,7 +207,9 @@ pub async fn explain(
 ) -> Result<Json<Explained>, Problem> {
     let Destination { protocol, addr: to } =
         asked.to.parse().map_err(|why: String| Problem::bad(format!("`to`: {why}")))?;
-    let question = Question { from: asked.from, to, protocol: protocol as u8, kind: asked.packet };
+    let vlan = asked.vlan.map(|vlan| vlan.parse().map_err(|why| Problem::bad(format!("`vlan`: {why}"))));
+    let vlan = vlan.transpose()?;
+    let question = Question { from: asked.from, to, protocol: protocol as u8, kind: asked.packet, vlan };
     match app.asker.ask(Request::Explain(question)).await? {
         Answer::Explanation(told) => Ok(Json((*told).into())),
         _ => Err(Problem::unexpected()),
