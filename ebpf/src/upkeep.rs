@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_PASS};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use xlvs_core::carried::Carried;
 use xlvs_core::conn::word::Word;
 use xlvs_core::env::{Env, Step};
 use xlvs_core::expire;
@@ -36,9 +37,9 @@ pub fn xlvs_clock(ctx: XdpContext) -> u32 {
 pub fn xlvs_sweep(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
     let Some(count) = XdpPacket::new(ctx.ctx).header::<Le32>(0).map(Le32::get) else { return XDP_ABORTED };
-    let mut sweep = Sweep { env: &env, removed: 0 };
+    let mut sweep = Sweep { env: &env, removed: Carried::new(0) };
     env.repeat(count, &mut sweep);
-    sweep.removed
+    sweep.removed.get()
 }
 
 /// Slots in one run of [`xlvs_sweep`] at the most.
@@ -46,7 +47,7 @@ const SWEEP_MOST: u32 = 1000;
 
 struct Sweep<'e> {
     env: &'e KernelEnv,
-    removed: u32,
+    removed: Carried<u32>,
 }
 
 impl Step for Sweep<'_> {
@@ -59,7 +60,8 @@ impl Step for Sweep<'_> {
         let Some(slot) = packet.header::<Le32>(4 + 4 * i as usize).map(Le32::get) else { return false };
         let Some(config) = self.env.config() else { return false };
         let now = self.env.now();
-        self.removed += expire::sweep_numbered(self.env, config, slot, now) as u32;
+        let removed = expire::sweep_numbered(self.env, config, slot, now);
+        self.removed.set(self.removed.get().wrapping_add(removed as u32));
         true
     }
 }
@@ -70,9 +72,9 @@ impl Step for Sweep<'_> {
 pub fn xlvs_evict(ctx: XdpContext) -> u32 {
     let env = KernelEnv::new(ctx.ctx);
     let Some(count) = XdpPacket::new(ctx.ctx).header::<Le32>(0).map(Le32::get) else { return XDP_ABORTED };
-    let mut evict = Evict { env: &env, removed: 0 };
+    let mut evict = Evict { env: &env, removed: Carried::new(0) };
     env.repeat(count, &mut evict);
-    evict.removed
+    evict.removed.get()
 }
 
 /// Entries in one run of [`xlvs_evict`] at the most.
@@ -91,7 +93,7 @@ unsafe impl Header for Doomed {}
 
 struct Evict<'e> {
     env: &'e KernelEnv,
-    removed: u32,
+    removed: Carried<u32>,
 }
 
 impl Step for Evict<'_> {
@@ -101,10 +103,13 @@ impl Step for Evict<'_> {
             return false;
         }
         let packet = XdpPacket::new(self.env.ctx());
-        let Some(doomed) = packet.header::<Doomed>(4 + size_of::<Doomed>() * i as usize) else { return false };
+        let Some(doomed) = packet.header::<Doomed>(4 + size_of::<Doomed>() * i as usize) else {
+            return false;
+        };
         let (slot, seen) = (doomed.slot.get(), doomed.low.get() as u64 | (doomed.high.get() as u64) << 32);
         let Some(config) = self.env.config() else { return false };
-        self.removed += expire::evict_numbered(self.env, config, slot, Word(seen)) as u32;
+        let removed = expire::evict_numbered(self.env, config, slot, Word(seen));
+        self.removed.set(self.removed.get().wrapping_add(removed as u32));
         true
     }
 }

@@ -3,10 +3,12 @@
 //! One's-complement sums do not depend on byte order as long as all summands are read and the result is
 //! written in the same order (RFC 1071, 2(B)), so everything here works on words as they lie in memory.
 
+use crate::carried::Carried;
 use crate::env::{Env, Step};
 use crate::packet::{Packet, by_reference};
 use crate::parse::Word;
 use crate::unaligned::{load16, store16};
+use crate::verifier::in_turn;
 use crate::wire::AddrV6;
 
 /// A one's-complement sum that is not folded yet. Summands of up to 2^32 may be added some four billion times.
@@ -222,9 +224,9 @@ fn sum_of<P: Packet, E: Env>(packet: &P, env: &E, at: usize, length: usize, star
     let start = start.add16(beyond.sum.to_ne_bytes());
     let words = (length / 4) as u32;
     let turns = words + (length % 4) as u32;
-    let mut adding = Adding { packet, at, words, sum: start, turns: 0 };
+    let mut adding = Adding { packet, at, words, sum: Carried::new(start.0), is_cut: Carried::new(false) };
     env.repeat(turns, &mut adding);
-    (adding.turns == turns).then_some(adding.sum)
+    (!adding.is_cut.get()).then_some(Sum(adding.sum.get()))
 }
 
 /// Two bytes of anything.
@@ -239,27 +241,40 @@ struct Adding<'p, P> {
     packet: &'p P,
     at: usize,
     words: u32,
-    sum: Sum,
-    turns: u32,
+    sum: Carried<u64>,
+    /// Not all of it is there.
+    is_cut: Carried<bool>,
+}
+
+impl<P: Packet> Adding<'_, P> {
+    /// The sum with what is next.
+    #[inline(always)]
+    fn next(&self, i: u32) -> Option<Sum> {
+        if i >= MOST_WORDS || self.words > MOST_WORDS || self.at > FARTHEST {
+            return None;
+        }
+        let sum = Sum(self.sum.get());
+        if i < self.words {
+            let word = self.packet.header::<Word>(self.at + i as usize * 4)?;
+            return Some(sum.add32(word.0));
+        }
+        // Opaque, or the compiler makes an `or` of the sum below, of whose result older verifiers know nothing.
+        let beyond = in_turn((i - self.words) as u64 & 3) as usize;
+        // With the one before it: the verifier does not see that a single byte lies before the packet's end.
+        let at = self.at + self.words as usize * 4 + beyond - 1;
+        let Pair([_, byte]) = *self.packet.header::<Pair>(at)?;
+        Some(sum.add16(if beyond & 1 == 0 { [byte, 0] } else { [0, byte] }))
+    }
 }
 
 impl<P: Packet> Step for Adding<'_, P> {
     #[inline(always)]
     fn turn(&mut self, i: u32) -> bool {
-        if i >= MOST_WORDS || self.words > MOST_WORDS || self.at > FARTHEST {
+        let Some(sum) = self.next(i) else {
+            self.is_cut.set(true);
             return false;
-        }
-        if i < self.words {
-            let Some(word) = self.packet.header::<Word>(self.at + i as usize * 4) else { return false };
-            self.sum = self.sum.add32(word.0);
-        } else {
-            let beyond = (i - self.words) as usize & 3;
-            // With the one before it: the verifier does not see that a single byte lies before the packet's end.
-            let at = self.at + self.words as usize * 4 + beyond - 1;
-            let Some(Pair([_, byte])) = self.packet.header::<Pair>(at).copied() else { return false };
-            self.sum = self.sum.add16(if beyond & 1 == 0 { [byte, 0] } else { [0, byte] });
-        }
-        self.turns = i + 1;
+        };
+        self.sum.set(sum.0);
         true
     }
 }

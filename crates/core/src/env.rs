@@ -145,7 +145,8 @@ pub trait Env {
     fn repeat<S: Step>(&self, n: u32, step: &mut S);
 }
 
-/// A loop's body that the kernel can call back.
+/// A loop's body that the kernel can call back. What a turn leaves to the next, or to who comes behind the loop, is
+/// [`crate::carried::Carried`], or lies in a map.
 pub trait Step {
     /// One turn; `false` ends the loop.
     fn turn(&mut self, i: u32) -> bool;

@@ -2,6 +2,7 @@
 
 use core::marker::PhantomData;
 
+use crate::carried::Carried;
 use crate::cell::barrier;
 use crate::config::{Config, class};
 use crate::conn::Memory;
@@ -180,9 +181,10 @@ pub fn reclaim<F: Family<K>, E: Env, const K: usize>(
     now: Tick,
 ) -> bool {
     let buckets = probe.candidates();
-    let mut reclaim = Reclaim::<F, E, K> { family: PhantomData, env, config, now, buckets, reclaimed: false };
+    let mut reclaim =
+        Reclaim::<F, E, K> { family: PhantomData, env, config, now, buckets, reclaimed: Carried::new(false) };
     env.repeat(2 * table::LANES as u32, &mut reclaim);
-    reclaim.reclaimed
+    reclaim.reclaimed.get()
 }
 
 struct Reclaim<'a, F, E, const K: usize> {
@@ -191,7 +193,7 @@ struct Reclaim<'a, F, E, const K: usize> {
     config: &'a Config,
     now: Tick,
     buckets: [u32; 2],
-    reclaimed: bool,
+    reclaimed: Carried<bool>,
 }
 
 impl<F: Family<K>, E: Env, const K: usize> Step for Reclaim<'_, F, E, K> {
@@ -200,7 +202,8 @@ impl<F: Family<K>, E: Env, const K: usize> Step for Reclaim<'_, F, E, K> {
         let [first, second] = self.buckets;
         let bucket = if i < table::LANES as u32 { first } else { second };
         let slot = SlotId::new(bucket, (i & 7) as usize);
-        self.reclaimed |= sweep_slot::<F, E, K>(self.env, self.config, slot, self.now);
+        let swept = sweep_slot::<F, E, K>(self.env, self.config, slot, self.now);
+        self.reclaimed.set(self.reclaimed.get() | swept);
         true
     }
 }

@@ -11,6 +11,7 @@
     reason = "constant bounds over arrays: what the verifier and the unroller want"
 )]
 
+pub mod carried;
 pub mod cell;
 pub mod checksum;
 pub mod config;

@@ -3,6 +3,7 @@
 //! Netfilter's marks are set after XDP, so a director of its own marks packets itself, by the rules of `xlvs mark`: address
 //! and prefix, ports, protocol. As with iptables' MARK target, the last rule that fits a packet counts.
 
+use crate::carried::Carried;
 use crate::cell::{Cell32, Cell64};
 use crate::env::{Env, Step};
 
@@ -62,15 +63,15 @@ impl Rule {
 /// The mark of a packet; 0: it has none. `rules`: how many there are.
 #[inline(always)]
 pub fn mark_of<E: Env>(env: &E, rules: u32, seen: &Seen) -> u32 {
-    let mut marking = Marking { env, seen, mark: 0 };
+    let mut marking = Marking { env, seen, mark: Carried::new(0) };
     env.repeat(rules, &mut marking);
-    marking.mark
+    marking.mark.get()
 }
 
 struct Marking<'a, E> {
     env: &'a E,
     seen: &'a Seen,
-    mark: u32,
+    mark: Carried<u32>,
 }
 
 impl<E: Env> Step for Marking<'_, E> {
@@ -79,7 +80,7 @@ impl<E: Env> Step for Marking<'_, E> {
         let Some(rule) = self.env.mark_rule(i) else { return false };
         let mark = rule.mark.load();
         if mark != 0 && rule.fits(self.seen) {
-            self.mark = mark;
+            self.mark.set(mark);
         }
         true
     }

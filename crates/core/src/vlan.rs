@@ -4,6 +4,7 @@
 //! what the daemon knows of these ([`Device`]) tells which tags, on which interface, that means. A frame with one or two tags that
 //! a device takes is balanced without them ([`take_off`]); whatever is sent by way of a device gets that device's ([`dispatch`]).
 
+use crate::carried::Carried;
 use crate::cell::{Cell32, Cell64};
 use crate::env::{Env, Step};
 use crate::forward;
@@ -208,7 +209,7 @@ struct Search<'e, E> {
 /// Where a [`Search`] has come to.
 struct Found<'s, 'e, E> {
     search: &'s Search<'e, E>,
-    at: u32,
+    at: Carried<u32>,
 }
 
 impl<'e, E: Env> Search<'e, E> {
@@ -217,9 +218,9 @@ impl<'e, E: Env> Search<'e, E> {
         if devices == 0 {
             return None;
         }
-        let mut found = Found { search: self, at: MOST };
+        let mut found = Found { search: self, at: Carried::new(MOST) };
         self.env.repeat(devices, &mut found);
-        self.env.vlan_device(found.at)
+        self.env.vlan_device(found.at.get())
     }
 
     #[inline(always)]
@@ -236,7 +237,7 @@ impl<E: Env> Step for Found<'_, '_, E> {
     fn turn(&mut self, i: u32) -> bool {
         let Some(device) = self.search.env.vlan_device(i) else { return false };
         if self.search.fits(device) {
-            self.at = i;
+            self.at.set(i);
             return false;
         }
         true

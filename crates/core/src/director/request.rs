@@ -112,6 +112,7 @@ pub fn request<F: Family<K>, P: Packet, E: Env, const K: usize>(
 struct Attempts<'a, F: Family<K>, E, const K: usize> {
     env: &'a E,
     flow: &'a Flow<'a, F, K>,
+    /// Each turn's own: none looks at that of the one before it, and there is one turn at least, so nothing is carried.
     decision: Packed,
 }
 

@@ -6,6 +6,7 @@
 //! A service's entries carry its serial number, which is new whenever it gets its scheduler ([`super::start`]), so a cache is
 //! emptied by changing a number; what is left over is removed by the daemon's rounds ([`collect`]).
 
+use crate::carried::Carried;
 use crate::cell::Cell64;
 use crate::conn::table::{self, Memory, New, Probe, SlotId};
 use crate::conn::word::{Tick, Word};
@@ -122,13 +123,13 @@ pub(super) fn is_loaded<E: Env>(env: &E, service: &Service, server: u32) -> bool
     if block.active[lane].load() <= block.weight[lane].load() {
         return false;
     }
-    let mut half = UnderHalf { found: false };
+    let mut half = UnderHalf { found: Carried::new(false) };
     each_block(env, service, &mut half);
-    half.found
+    half.found.get()
 }
 
 struct UnderHalf {
-    found: bool,
+    found: Carried<bool>,
 }
 
 impl Visit for UnderHalf {
@@ -136,7 +137,7 @@ impl Visit for UnderHalf {
     fn block(&mut self, _id: u32, block: &Block) {
         for lane in 0..BLOCK {
             if (block.active[lane].load() as u64) << 1 < block.weight[lane].load() as u64 {
-                self.found = true;
+                self.found.set(true);
                 return;
             }
         }
@@ -172,16 +173,16 @@ pub enum Round {
 /// its service no longer has go in every round.
 #[inline(always)]
 pub fn collect<E: Env>(env: &E, first: u32, slots: u32, round: Round) -> u32 {
-    let mut collect = Collect { env, first, round, removed: 0 };
+    let mut collect = Collect { env, first, round, removed: Carried::new(0) };
     env.repeat(slots, &mut collect);
-    collect.removed
+    collect.removed.get()
 }
 
 struct Collect<'e, E> {
     env: &'e E,
     first: u32,
     round: Round,
-    removed: u32,
+    removed: Carried<u32>,
 }
 
 impl<E: Env> Step for Collect<'_, E> {
@@ -198,7 +199,7 @@ impl<E: Env> Step for Collect<'_, E> {
             Round::Partial => age >= IDLE && service.kept[GOAL].load() != 0,
         };
         if (!current || due) && table::remove(&found) {
-            self.removed = self.removed.wrapping_add(1);
+            self.removed.set(self.removed.get().wrapping_add(1));
             if current {
                 service.kept[ENTRIES].add(u32::MAX);
             }

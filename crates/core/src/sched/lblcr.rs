@@ -11,6 +11,7 @@
 //! else is changing the set leaves it alone. The kernel's sets have no bound; here a server that would be the eighteenth takes the
 //! place of the one that joined first, after seventeen servers were found loaded.
 
+use crate::carried::Carried;
 use crate::conn::table::{self, Found, SlotId};
 use crate::conn::word::Tick;
 use crate::env::{Env, Step};
@@ -131,9 +132,9 @@ impl<'e, E: Env> Replicas<'e, E> {
     /// Is this server among them?
     #[inline(always)]
     fn has(&self, member: Member, last: u32) -> bool {
-        let mut search = Search { replicas: self, member, found: false };
+        let mut search = Search { replicas: self, member, found: Carried::new(false) };
         self.env.repeat(last.wrapping_add(1), &mut search);
-        search.found
+        search.found.get()
     }
 }
 
@@ -151,7 +152,7 @@ fn least<E: Env>(env: &E, slot: SlotId, service: u32) -> Option<u32> {
     let last = replicas.shape().further();
     let mut least = Extreme::new(&replicas, service, last, Extremity::Least);
     env.repeat(last.wrapping_add(1), &mut least);
-    (least.weight != 0).then_some(least.server)
+    (least.weight.get() != 0).then_some(least.server.get())
 }
 
 /// A set that did not change for `lblcr_expiration` loses its most loaded server.
@@ -167,10 +168,10 @@ fn shrink<E: Env>(env: &E, slot: SlotId, service: u32) {
     let last = shape.further();
     let mut most = Extreme::new(&replicas, service, last, Extremity::Most);
     env.repeat(last.wrapping_add(1), &mut most);
-    if most.weight == 0 || last == 0 {
+    if most.weight.get() == 0 || last == 0 {
         return replicas.give_back(shape);
     }
-    replicas.close_up(most.place, last);
+    replicas.close_up(most.place.get(), last);
     replicas.give_back(Shape::new(last.wrapping_sub(1), now));
 }
 
@@ -205,19 +206,28 @@ enum Extremity {
 /// Looks for a server in the set, from the one that joined last.
 struct Extreme<'r, 'e, E> {
     replicas: &'r Replicas<'e, E>,
-    load: u64,
-    weight: u32,
+    load: Carried<u64>,
+    weight: Carried<u32>,
     service: u32,
     last: u32,
-    place: u32,
-    server: u32,
+    place: Carried<u32>,
+    server: Carried<u32>,
     wanted: Extremity,
 }
 
 impl<'r, 'e, E> Extreme<'r, 'e, E> {
     #[inline(always)]
     fn new(replicas: &'r Replicas<'e, E>, service: u32, last: u32, wanted: Extremity) -> Self {
-        Self { replicas, load: 0, weight: 0, service, last, place: 0, server: 0, wanted }
+        Self {
+            replicas,
+            load: Carried::new(0),
+            weight: Carried::new(0),
+            service,
+            last,
+            place: Carried::new(0),
+            server: Carried::new(0),
+            wanted,
+        }
     }
 }
 
@@ -234,10 +244,15 @@ impl<E: Env> Step for Extreme<'_, '_, E> {
             return true;
         }
         let load = overhead(block.active[lane].load(), block.total[lane].load());
-        let (mine, best) = (load.wrapping_mul(self.weight as u64), self.load.wrapping_mul(weight as u64));
+        let bests_weight = self.weight.get();
+        let mine = load.wrapping_mul(bests_weight as u64);
+        let best = self.load.get().wrapping_mul(weight as u64);
         let better = if least { mine < best } else { mine > best };
-        if self.weight == 0 || better {
-            (self.load, self.weight, self.place, self.server) = (load, weight, place, member.server());
+        if bests_weight == 0 || better {
+            self.load.set(load);
+            self.weight.set(weight);
+            self.place.set(place);
+            self.server.set(member.server());
         }
         true
     }
@@ -264,14 +279,15 @@ impl<E: Env> Step for Shift<'_, '_, E> {
 struct Search<'r, 'e, E> {
     replicas: &'r Replicas<'e, E>,
     member: Member,
-    found: bool,
+    found: Carried<bool>,
 }
 
 impl<E: Env> Step for Search<'_, '_, E> {
     #[inline(always)]
     fn turn(&mut self, i: u32) -> bool {
         let Some(member) = self.replicas.at(i) else { return false };
-        self.found = member == self.member;
-        !self.found
+        let found = member == self.member;
+        self.found.set(found);
+        !found
     }
 }

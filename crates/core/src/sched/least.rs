@@ -3,6 +3,7 @@
 //! Loads are compared as fractions, load₁/weight₁ > load₂/weight₂ as load₁·weight₂ > load₂·weight₁ in 64 bits, and only a
 //! strictly smaller one replaces, so among equals the first of the kernel's list wins: the newest.
 
+use crate::carried::Carried;
 use crate::sched::walk::{Visit, each_lane};
 use crate::service::{Block, server_in};
 
@@ -16,7 +17,10 @@ pub trait Measure {
 
 /// The best server seen so far.
 pub struct Least<M> {
-    best: Best,
+    load: Carried<u64>,
+    weight: Carried<u64>,
+    order: Carried<u32>,
+    server: Carried<u32>,
     measure: core::marker::PhantomData<M>,
 }
 
@@ -31,15 +35,20 @@ struct Best {
 impl<M: Measure> Least<M> {
     /// Nothing seen yet: the fraction is 1/0, and everything is smaller.
     #[inline(always)]
-    pub const fn new() -> Self {
-        let best = Best { load: 1, weight: 0, order: 0, server: 0 };
-        Self { best, measure: core::marker::PhantomData }
+    pub fn new() -> Self {
+        Self {
+            load: Carried::new(1),
+            weight: Carried::new(0),
+            order: Carried::new(0),
+            server: Carried::new(0),
+            measure: core::marker::PhantomData,
+        }
     }
 
     /// The winner, if any server was usable.
     #[inline(always)]
     pub fn winner(&self) -> Option<u32> {
-        (self.best.order != 0).then_some(self.best.server)
+        (self.order.get() != 0).then_some(self.server.get())
     }
 }
 
@@ -53,7 +62,12 @@ impl<M: Measure> Visit for Least<M> {
     #[inline(always)]
     fn block(&mut self, id: u32, block: &Block) {
         // In registers while the block lasts.
-        let mut best = self.best;
+        let mut best = Best {
+            load: self.load.get(),
+            weight: self.weight.get(),
+            order: self.order.get(),
+            server: self.server.get(),
+        };
         each_lane(|lane| {
             let load = M::load(block.active[lane].load(), block.total[lane].load());
             let lanes_weight = block.weight[lane].load();
@@ -69,6 +83,9 @@ impl<M: Measure> Visit for Least<M> {
                 best = Best { load, weight, order, server: server_in(id, lane) };
             }
         });
-        self.best = best;
+        self.load.set(best.load);
+        self.weight.set(best.weight);
+        self.order.set(best.order);
+        self.server.set(best.server);
     }
 }

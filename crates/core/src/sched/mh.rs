@@ -8,6 +8,7 @@
 //! Turns follow from the *last weight that was not 0*: weight 0 takes no slot away, the server's clients are only refused
 //! (or, with `mh-fallback`, sent elsewhere), and get it back when it is back.
 
+use crate::carried::Carried;
 use crate::env::{Env, Step};
 use crate::sched::Question;
 use crate::sched::choices::{self, NOBODY};
@@ -45,9 +46,11 @@ fn serve<E: Env>(env: &E, service: &Service, client: u32) -> Option<u32> {
     if !service.has(flag::FALLBACK) || server == NOBODY {
         return None;
     }
-    let mut fallback = Fallback { env, table: service.table.load(), client, first, server: NOBODY };
+    let mut fallback =
+        Fallback { env, table: service.table.load(), client, first, server: Carried::new(NOBODY) };
     env.repeat(PRIME, &mut fallback);
-    (fallback.server != NOBODY).then_some(fallback.server)
+    let server = fallback.server.get();
+    (server != NOBODY).then_some(server)
 }
 
 /// Hashes the client anew for each attempt.
@@ -56,7 +59,7 @@ struct Fallback<'e, E> {
     table: u32,
     client: u32,
     first: u32,
-    server: u32,
+    server: Carried<u32>,
 }
 
 impl<E: Env> Step for Fallback<'_, E> {
@@ -66,7 +69,7 @@ impl<E: Env> Step for Fallback<'_, E> {
         let slot = hash(self.client.wrapping_add(offset), PLACE) % PRIME;
         match choices::number(self.env, self.table, slot) {
             Some(server) if choices::is_usable(self.env, server) => {
-                self.server = server;
+                self.server.set(server);
                 false
             }
             Some(server) => server != NOBODY,

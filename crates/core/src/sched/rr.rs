@@ -8,6 +8,7 @@
 //! the first server older than the last one. So servers come and go without disturbing the others' turns, and one that is
 //! removed while it is the last leaves its predecessor as the last ([`refresh`]).
 
+use crate::carried::Carried;
 use crate::env::{Env, Step};
 use crate::sched::choices::{self, Listed};
 use crate::service::{Service, block_of, lane_of};
@@ -54,33 +55,32 @@ pub fn pick<E: Env>(env: &E, service: &Service) -> Option<u32> {
     for _ in 0..TURNS {
         let cursor = service.cursor.load();
         let last = Last::from_cursor(cursor);
-        let mut next = Next { env, table, servers, place: 0, order: 0, server: choices::NOBODY };
-        next.place = next.place_after(last);
+        let list = List { env, table, servers };
+        let place = Carried::new(list.place_after(last));
+        let mut next = Next { list, place, order: Carried::new(0), server: Carried::new(choices::NOBODY) };
         env.repeat(servers, &mut next);
-        if next.server == choices::NOBODY {
+        let server = next.server.get();
+        if server == choices::NOBODY {
             return None;
         }
-        let taken = Last { order: next.order, place: next.place };
+        let taken = Last { order: next.order.get(), place: next.place.get() };
         if service.cursor.swap_if(cursor, taken.cursor()).is_ok() {
-            return Some(next.server);
+            return Some(server);
         }
-        shared = Some(next.server);
+        shared = Some(server);
     }
     // Others took every turn that was tried for: a turn taken twice is better than a client turned away.
     shared
 }
 
-/// Walks from `place` once round the list to the first usable server.
-struct Next<'e, E> {
+/// The servers as the table lists them.
+struct List<'e, E> {
     env: &'e E,
     table: u32,
     servers: u32,
-    place: u32,
-    order: u32,
-    server: u32,
 }
 
-impl<E: Env> Next<'_, E> {
+impl<E: Env> List<'_, E> {
     /// Id and order of the server at a place (counted from 1, after the number of servers).
     #[inline(always)]
     fn at(&self, place: u32) -> Option<(u32, u32)> {
@@ -101,48 +101,53 @@ impl<E: Env> Next<'_, E> {
         {
             return last.place.wrapping_add(1);
         }
-        let mut older = Older { next: self, order: last.order, place: 1 };
+        let mut older = Older { list: self, order: last.order, place: Carried::new(1) };
         self.env.repeat(self.servers, &mut older);
-        older.place
+        older.place.get()
     }
+}
+
+/// Walks from `place` once round the list to the first usable server.
+struct Next<'e, E> {
+    list: List<'e, E>,
+    place: Carried<u32>,
+    order: Carried<u32>,
+    server: Carried<u32>,
 }
 
 impl<E: Env> Step for Next<'_, E> {
     #[inline(always)]
     fn turn(&mut self, _i: u32) -> bool {
-        if self.place > self.servers {
-            self.place = 1;
-        }
-        let Some(server) = choices::number(self.env, self.table, self.place) else { return false };
-        let Some(block) = self.env.block(block_of(server)) else { return false };
+        let List { env, table, servers } = self.list;
+        let place = self.place.get();
+        let place = if place > servers { 1 } else { place };
+        let Some(server) = choices::number(env, table, place) else { return false };
+        let Some(block) = env.block(block_of(server)) else { return false };
         if choices::usable_weight(block, server) == 0 {
-            self.place = self.place.wrapping_add(1);
+            self.place.set(place.wrapping_add(1));
             return true;
         }
-        self.server = server;
-        self.order = block.order[lane_of(server)].load();
+        self.place.set(place);
+        self.server.set(server);
+        self.order.set(block.order[lane_of(server)].load());
         false
     }
 }
 
 /// Looks for the first place whose server is older than this order.
-struct Older<'n, 'e, E> {
-    next: &'n Next<'e, E>,
+struct Older<'l, 'e, E> {
+    list: &'l List<'e, E>,
     order: u32,
-    place: u32,
+    place: Carried<u32>,
 }
 
 impl<E: Env> Step for Older<'_, '_, E> {
     #[inline(always)]
     fn turn(&mut self, i: u32) -> bool {
-        self.place = i.wrapping_add(1);
-        match self.next.at(self.place) {
-            Some((_, order)) if order >= self.order => {
-                self.place = self.place.wrapping_add(1);
-                true
-            }
-            _ => false,
-        }
+        let place = i.wrapping_add(1);
+        let is_older = self.list.at(place).is_none_or(|(_, order)| order < self.order);
+        self.place.set(if is_older { place } else { place.wrapping_add(1) });
+        !is_older
     }
 }
 

@@ -5,6 +5,7 @@
 //! round and round: with A 3, B 1, C 2 the slots read `C C B A A A C C B …`; 192.0.2.10 falls into slot 162, C's. A server
 //! that is unusable leaves its clients without service, unless `sh-fallback` says that they try the slots that follow.
 
+use crate::carried::Carried;
 use crate::env::{Env, Step};
 use crate::sched::Question;
 use crate::sched::choices::{self, NOBODY, slot_of};
@@ -32,9 +33,10 @@ fn serve<E: Env>(env: &E, service: &Service, client: u32) -> Option<u32> {
     if !service.has(flag::FALLBACK) || server == NOBODY {
         return None;
     }
-    let mut fallback = Fallback { env, table: service.table.load(), first, server: NOBODY };
+    let mut fallback = Fallback { env, table: service.table.load(), first, server: Carried::new(NOBODY) };
     env.repeat(SLOTS as u32, &mut fallback);
-    (fallback.server != NOBODY).then_some(fallback.server)
+    let server = fallback.server.get();
+    (server != NOBODY).then_some(server)
 }
 
 /// Looks through the slots, beginning with twice the first one's number as the kernel does.
@@ -42,7 +44,7 @@ struct Fallback<'e, E> {
     env: &'e E,
     table: u32,
     first: u32,
-    server: u32,
+    server: Carried<u32>,
 }
 
 impl<E: Env> Step for Fallback<'_, E> {
@@ -53,7 +55,7 @@ impl<E: Env> Step for Fallback<'_, E> {
         let slot = self.first.wrapping_add(offset) & MASK;
         match choices::number(self.env, self.table, slot) {
             Some(server) if choices::is_usable(self.env, server) => {
-                self.server = server;
+                self.server.set(server);
                 false
             }
             Some(server) => server != NOBODY,

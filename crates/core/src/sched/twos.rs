@@ -4,6 +4,7 @@
 //! Drawn is a number from 0 to the sum of the weights, *both included*, so the kernel's first server, the newest, has one chance
 //! more than its weight: with B 1 the newest and A 3, B is drawn in 2 of 5 cases. Load as in [wlc](super::wlc).
 
+use crate::carried::Carried;
 use crate::env::Env;
 use crate::sched::choices::NOBODY;
 use crate::sched::walk::{Visit, each_block};
@@ -14,16 +15,20 @@ use crate::verifier::in_turn;
 /// The less loaded of two servers.
 #[inline(never)]
 pub fn pick<E: Env>(env: &E, service: &Service) -> Option<u32> {
-    let mut pool = Pool { sum: 0 };
+    let mut pool = Pool { sum: Carried::new(0) };
     each_block(env, service, &mut pool);
-    if pool.sum == 0 {
+    let sum = pool.sum.get();
+    if sum == 0 {
         return None;
     }
-    let mut draw =
-        Draw { tickets: [draw(env, pool.sum), draw(env, pool.sum)], passed: 0, drawn: [NOBODY; 2] };
+    let mut draw = Draw {
+        tickets: [draw(env, sum), draw(env, sum)],
+        passed: Carried::new(0),
+        drawn: [Carried::new(NOBODY), Carried::new(NOBODY)],
+    };
     each_block(env, service, &mut draw);
     // Ticket 0 is the first server's extra chance; so is what a sum that changed meanwhile leaves over.
-    let [one, other] = draw.drawn;
+    let [one, other] = draw.drawn.map(|drawn| drawn.get());
     less_loaded(env, [or_newest(env, service, one)?, or_newest(env, service, other)?])
 }
 
@@ -33,9 +38,10 @@ fn or_newest<E: Env>(env: &E, service: &Service, drawn: u32) -> Option<u32> {
     if drawn != NOBODY {
         return Some(drawn);
     }
-    let mut newest = Newest { order: 0, server: NOBODY };
+    let mut newest = Newest { order: Carried::new(0), server: Carried::new(NOBODY) };
     each_block(env, service, &mut newest);
-    (newest.server != NOBODY).then_some(newest.server)
+    let newest = newest.server.get();
+    (newest != NOBODY).then_some(newest)
 }
 
 /// A number from 0 to `sum`, each with the same chance as nearly as 32 random bits allow.
@@ -79,32 +85,33 @@ fn usable_sum(block: &Block) -> u64 {
 
 /// The sum of the usable weights.
 struct Pool {
-    sum: u64,
+    sum: Carried<u64>,
 }
 
 impl Visit for Pool {
     #[inline(always)]
     fn block(&mut self, _id: u32, block: &Block) {
-        self.sum = self.sum.wrapping_add(usable_sum(block));
+        self.sum.set(self.sum.get().wrapping_add(usable_sum(block)));
     }
 }
 
 /// Hands the tickets out in the order in which the servers lie in the blocks: for the chances any order is as good.
 struct Draw {
     tickets: [u64; 2],
-    passed: u64,
-    drawn: [u32; 2],
+    passed: Carried<u64>,
+    drawn: [Carried<u32>; 2],
 }
 
 impl Visit for Draw {
     #[inline(always)]
     fn block(&mut self, id: u32, block: &Block) {
-        let begin = self.passed;
-        self.passed = begin.wrapping_add(usable_sum(block));
+        let begin = self.passed.get();
+        let end = begin.wrapping_add(usable_sum(block));
+        self.passed.set(end);
         for i in 0..2 {
             let ticket = self.tickets[i];
-            if ticket > begin && ticket <= self.passed {
-                self.drawn[i] = holder(id, block, ticket.wrapping_sub(begin));
+            if ticket > begin && ticket <= end {
+                self.drawn[i].set(holder(id, block, ticket.wrapping_sub(begin)));
             }
         }
     }
@@ -126,18 +133,21 @@ fn holder(id: u32, block: &Block, ticket: u64) -> u32 {
 
 /// The newest usable server.
 struct Newest {
-    order: u32,
-    server: u32,
+    order: Carried<u32>,
+    server: Carried<u32>,
 }
 
 impl Visit for Newest {
     #[inline(always)]
     fn block(&mut self, id: u32, block: &Block) {
+        let (mut newest, mut server) = (self.order.get(), self.server.get());
         for lane in 0..BLOCK {
             let order = block.order[lane].load();
-            if order > self.order && usable(block, lane) != 0 {
-                (self.order, self.server) = (order, server_in(id, lane));
+            if order > newest && usable(block, lane) != 0 {
+                (newest, server) = (order, server_in(id, lane));
             }
         }
+        self.order.set(newest);
+        self.server.set(server);
     }
 }

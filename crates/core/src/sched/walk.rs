@@ -1,5 +1,6 @@
 //! Walking a service's servers, sixteen at a time.
 
+use crate::carried::Carried;
 use crate::env::{Env, Step};
 use crate::service::{BLOCK, Block, NO_BLOCK, Service};
 
@@ -11,25 +12,26 @@ pub trait Visit {
 
 struct Walk<'a, E, V> {
     env: &'a E,
-    next: u32,
+    next: Carried<u32>,
     visit: &'a mut V,
 }
 
 impl<E: Env, V: Visit> Step for Walk<'_, E, V> {
     #[inline(always)]
     fn turn(&mut self, _i: u32) -> bool {
-        let id = self.next;
+        let id = self.next.get();
         let Some(block) = self.env.block(id) else { return false };
         self.visit.block(id, block);
-        self.next = block.next.load();
-        self.next != NO_BLOCK
+        let next = block.next.load();
+        self.next.set(next);
+        next != NO_BLOCK
     }
 }
 
 /// Shows every block of the service to `visit`.
 #[inline(always)]
 pub fn each_block<E: Env, V: Visit>(env: &E, service: &Service, visit: &mut V) {
-    let mut walk = Walk { env, next: service.first_block.load(), visit };
+    let mut walk = Walk { env, next: Carried::new(service.first_block.load()), visit };
     env.repeat(service.blocks.load(), &mut walk);
 }
 

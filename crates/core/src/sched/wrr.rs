@@ -12,6 +12,7 @@
 //! As in the kernel, any change of the servers sends the walk back to the head of the list; the threshold stays as far as
 //! the new weights allow ([`refresh`]).
 
+use crate::carried::Carried;
 use crate::env::{Env, Step};
 use crate::sched::choices::{self, Listed};
 use crate::sched::weights;
@@ -108,9 +109,11 @@ const fn top_of(weight: u32, step: u32) -> u32 {
 /// Where the walk finds a usable server of the threshold's weight before the end of the list, and whom.
 #[inline(always)]
 fn search<E: Env>(env: &E, table: u32, servers: u32, walk: Walk) -> (Walk, u32) {
-    let mut search = Search { env, table, servers, walk, server: choices::NOBODY };
+    let Walk { threshold, passed } = walk;
+    let (passed, server) = (Carried::new(passed), Carried::new(choices::NOBODY));
+    let mut search = Search { env, table, servers, threshold, passed, server };
     env.repeat(servers, &mut search);
-    (search.walk, search.server)
+    (Walk { threshold, passed: search.passed.get() }, search.server.get())
 }
 
 /// Walks to the end of the list, or to the first usable server of the threshold's weight.
@@ -118,14 +121,15 @@ struct Search<'e, E> {
     env: &'e E,
     table: u32,
     servers: u32,
-    walk: Walk,
-    server: u32,
+    threshold: u32,
+    passed: Carried<u32>,
+    server: Carried<u32>,
 }
 
 impl<E: Env> Step for Search<'_, E> {
     #[inline(always)]
     fn turn(&mut self, _i: u32) -> bool {
-        let place = self.walk.passed;
+        let place = self.passed.get();
         if place >= self.servers {
             return false;
         }
@@ -133,14 +137,14 @@ impl<E: Env> Step for Search<'_, E> {
         let Some(server) = choices::number(self.env, self.table, entry) else { return false };
         let Some(block) = self.env.block(block_of(server)) else { return false };
         let weight = block.weight[crate::service::lane_of(server)].load();
-        let next = if weight < self.walk.threshold {
+        let next = if weight < self.threshold {
             choices::number(self.env, self.table, entry.wrapping_add(1)).unwrap_or(self.servers)
         } else {
             place.wrapping_add(1)
         };
-        self.walk.passed = next;
-        if weight >= self.walk.threshold && choices::usable_weight(block, server) != 0 {
-            self.server = server;
+        self.passed.set(next);
+        if weight >= self.threshold && choices::usable_weight(block, server) != 0 {
+            self.server.set(server);
             return false;
         }
         true
@@ -150,18 +154,19 @@ impl<E: Env> Step for Search<'_, E> {
 /// The first of the heaviest usable servers: its weight, the places up to it, and its id.
 #[inline(always)]
 fn heaviest<E: Env>(env: &E, table: u32, servers: u32) -> (u32, u32, u32) {
-    let mut heaviest = Heaviest { env, table, weight: 0, server: choices::NOBODY, passed: 0 };
+    let (weight, passed) = (Carried::new(0), Carried::new(0));
+    let mut heaviest = Heaviest { env, table, weight, server: Carried::new(choices::NOBODY), passed };
     env.repeat(servers, &mut heaviest);
-    (heaviest.weight, heaviest.passed, heaviest.server)
+    (heaviest.weight.get(), heaviest.passed.get(), heaviest.server.get())
 }
 
 /// Finds the first of the heaviest usable servers.
 struct Heaviest<'e, E> {
     env: &'e E,
     table: u32,
-    weight: u32,
-    server: u32,
-    passed: u32,
+    weight: Carried<u32>,
+    server: Carried<u32>,
+    passed: Carried<u32>,
 }
 
 impl<E: Env> Step for Heaviest<'_, E> {
@@ -171,8 +176,10 @@ impl<E: Env> Step for Heaviest<'_, E> {
         let Some(server) = choices::number(self.env, self.table, entry) else { return false };
         let Some(block) = self.env.block(block_of(server)) else { return false };
         let weight = choices::usable_weight(block, server);
-        if weight > self.weight {
-            (self.weight, self.server, self.passed) = (weight, server, i.wrapping_add(1));
+        if weight > self.weight.get() {
+            self.weight.set(weight);
+            self.server.set(server);
+            self.passed.set(i.wrapping_add(1));
         }
         true
     }

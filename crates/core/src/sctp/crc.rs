@@ -2,11 +2,12 @@
 //! addresses, so a packet needs a new one only when a port changes. Unlike the Internet checksum it is not updated but
 //! made anew, so NAT of ports makes a wrong one right.
 
+use crate::carried::Carried;
 use crate::env::{Env, Step};
 use crate::packet::{Packet, by_reference};
 use crate::parse::{FARTHEST_L4, Word};
 use crate::verdict::DropReason;
-use crate::verifier::low_bits;
+use crate::verifier::{in_turn, low_bits};
 use crate::wire::{Byte, Sctp};
 
 /// The polynomial, reflected.
@@ -78,9 +79,10 @@ fn summed<P: Packet, E: Env>(packet: &mut P, env: &E, l4: usize, length: usize) 
 fn sum_of<P: Packet, E: Env>(packet: &P, env: &E, at: usize, length: usize) -> Option<u32> {
     let words = (length / 4) as u32;
     let turns = words + (length % 4) as u32;
-    let mut adding = Adding { packet, at, words, crc: u32::MAX, turns: 0 };
+    let (crc, is_cut) = (Carried::new(u32::MAX), Carried::new(false));
+    let mut adding = Adding { packet, at, words, crc, is_cut };
     env.repeat(turns, &mut adding);
-    (adding.turns == turns).then_some(!adding.crc)
+    (!adding.is_cut.get()).then_some(!adding.crc.get())
 }
 
 /// Word by word, and then byte by byte.
@@ -88,26 +90,38 @@ struct Adding<'p, P> {
     packet: &'p P,
     at: usize,
     words: u32,
-    crc: u32,
-    turns: u32,
+    crc: Carried<u32>,
+    /// Not all of it is there.
+    is_cut: Carried<bool>,
+}
+
+impl<P: Packet> Adding<'_, P> {
+    /// The sum with what is next.
+    #[inline(always)]
+    fn next(&self, i: u32) -> Option<u32> {
+        if i >= MOST_WORDS || self.words > MOST_WORDS || self.at > FARTHEST_L4 {
+            return None;
+        }
+        let crc = self.crc.get();
+        if i < self.words {
+            let word = self.packet.header::<Word>(self.at + i as usize * 4)?;
+            return Some(add_word(crc, if i == CHECKSUM { [0; 4] } else { word.0 }));
+        }
+        // See [`crate::checksum`].
+        let beyond = in_turn((i - self.words) as u64 & 3) as usize;
+        let Byte(byte) = *self.packet.header::<Byte>(self.at + self.words as usize * 4 + beyond)?;
+        Some(add(crc, byte))
+    }
 }
 
 impl<P: Packet> Step for Adding<'_, P> {
     #[inline(always)]
     fn turn(&mut self, i: u32) -> bool {
-        if i >= MOST_WORDS || self.words > MOST_WORDS || self.at > FARTHEST_L4 {
+        let Some(crc) = self.next(i) else {
+            self.is_cut.set(true);
             return false;
-        }
-        if i < self.words {
-            let Some(word) = self.packet.header::<Word>(self.at + i as usize * 4) else { return false };
-            self.crc = add_word(self.crc, if i == CHECKSUM { [0; 4] } else { word.0 });
-        } else {
-            let beyond = (i - self.words) as usize & 3;
-            let at = self.at + self.words as usize * 4 + beyond;
-            let Some(Byte(byte)) = self.packet.header::<Byte>(at).copied() else { return false };
-            self.crc = add(self.crc, byte);
-        }
-        self.turns = i + 1;
+        };
+        self.crc.set(crc);
         true
     }
 }
