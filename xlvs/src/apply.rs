@@ -137,7 +137,7 @@ pub fn apply(options: &Options) -> anyhow::Result<ExitCode> {
             let mistake = rules.get(at).map(|rule: &Rule| rule.refused(&why).to_string());
             bail!("{name}: nothing was changed: {}", mistake.unwrap_or_else(|| why.to_string()))
         }
-        other => return Err(other.unexpected().into()),
+        other => Err(other.unexpected().into()),
     }
 }
 
@@ -145,7 +145,7 @@ pub fn apply(options: &Options) -> anyhow::Result<ExitCode> {
 pub fn reload(paths: &Paths) -> anyhow::Result<ExitCode> {
     match Client::connected(paths)?.ask(&Request::Reload)? {
         Answer::Plan(sentences) => tell(&sentences, false),
-        other => return Err(other.unexpected().into()),
+        other => Err(other.unexpected().into()),
     }
 }
 

@@ -23,6 +23,6 @@ pub fn run(paths: &Paths) -> anyhow::Result<ExitCode> {
             lines.iter().for_each(|line| println!("{line}"));
             Ok(ExitCode::FAILURE)
         }
-        other => return Err(other.unexpected().into()),
+        other => Err(other.unexpected().into()),
     }
 }

@@ -53,7 +53,7 @@ fn quiesce(client: &mut Client, service: ServiceKey, spec: ServerSpec) -> anyhow
     match client.ask(&Request::Apply(vec![Change::EditServer(service, quiesced)]))? {
         Answer::Done => Ok(()),
         Answer::Refused(_, why) => bail!("the server's weight cannot be set to 0: {why}"),
-        other => return Err(other.unexpected().into()),
+        other => Err(other.unexpected().into()),
     }
 }
 

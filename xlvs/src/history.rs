@@ -53,7 +53,7 @@ pub fn rollback(options: &RollbackOptions) -> anyhow::Result<ExitCode> {
     let request = Request::Rollback { number: options.revision, only_plan: options.plan };
     match Client::connected(&options.paths)?.ask(&request)? {
         Answer::Plan(sentences) => tell(&sentences, options.plan),
-        other => return Err(other.unexpected().into()),
+        other => Err(other.unexpected().into()),
     }
 }
 

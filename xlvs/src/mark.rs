@@ -94,14 +94,14 @@ fn apply(paths: &Paths, changes: Vec<Change>) -> anyhow::Result<ExitCode> {
     match Client::connected(paths)?.ask(&Request::Apply(changes))? {
         Answer::Done => Ok(ExitCode::SUCCESS),
         Answer::Refused(_, why) => bail!("{why}"),
-        other => return Err(other.unexpected().into()),
+        other => Err(other.unexpected().into()),
     }
 }
 
 fn list(paths: &Paths, as_json: bool) -> anyhow::Result<ExitCode> {
     match Client::connected(paths)?.ask(&Request::Model)? {
         Answer::Model(model) => show(model.marks(), as_json),
-        other => return Err(other.unexpected().into()),
+        other => Err(other.unexpected().into()),
     }
 }
 

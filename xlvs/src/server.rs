@@ -62,7 +62,7 @@ pub fn say(word: &Word) -> anyhow::Result<ExitCode> {
 fn model(client: &mut Client) -> anyhow::Result<Model> {
     match client.ask(&Request::Model)? {
         Answer::Model(model) => Ok(*model),
-        other => return Err(other.unexpected().into()),
+        other => Err(other.unexpected().into()),
     }
 }
 
