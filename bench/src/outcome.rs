@@ -28,6 +28,12 @@ impl Outcome {
         if self == Self::Passed { PASS } else { REDIRECT }
     }
 
+    /// Does this action leave of a packet what this outcome does: is it sent, in whichever way, or the stack's?
+    pub fn is_as_final(self, action: u32) -> bool {
+        const TX: u32 = 3;
+        action == self.action() || (self != Self::Passed && action == TX)
+    }
+
     /// Is it counted with a server?
     pub fn is_counted(self) -> bool {
         self != Self::Passed
