@@ -25,6 +25,7 @@ use xlvs_core::stats::{Counters, Stats};
 use xlvs_core::tidings::Tidings;
 use xlvs_core::trace::Note;
 use xlvs_core::vlan::{Arrival, Device};
+use xlvs_core::ways::{self, Way};
 use xlvs_core::wire::AddrV6;
 
 use crate::hook::{self, Context};
@@ -67,11 +68,7 @@ impl KernelEnv {
     /// say that the question is wrong.
     #[inline(always)]
     fn leads_elsewhere(&self, ifindex: u32, mark: u32, fill_in: impl FnOnce(&mut FibQuery)) -> bool {
-        const { assert!(size_of::<FibQuery>() == size_of::<[Cell64; 8]>()) };
-        let Some(handed) = handed() else { return false };
-        handed.fib.iter().for_each(|cell| cell.store(0));
-        // SAFETY: of the query's size and better aligned, plain data of integers and unions of them, and only this processor's.
-        let fib = unsafe { &mut *handed.fib.as_ptr().cast_mut().cast::<FibQuery>() };
+        let Some(fib) = blank_query() else { return false };
         fib.ifindex = ifindex;
         fill_in(fib);
         // The kernel's header has had the mark there since, in a union with both MACs.
@@ -188,6 +185,17 @@ macro_rules! by_memory {
             packed::put(&$name, &probe(&$name, key), word, entry, link)
         }
     };
+}
+
+/// A question to the kernel's routes, in this processor's memory: who asks has no stack left for it.
+#[inline(always)]
+fn blank_query() -> Option<&'static mut FibQuery> {
+    const { assert!(size_of::<FibQuery>() == size_of::<[Cell64; 8]>()) };
+    let handed = handed()?;
+    handed.fib.iter().for_each(|cell| cell.store(0));
+    // SAFETY: of the query's size and better aligned, plain data of integers and unions of them, and only this processor's, which asks one
+    // question at a time.
+    Some(unsafe { &mut *handed.fib.as_ptr().cast_mut().cast::<FibQuery>() })
 }
 
 /// This processor's memory for what a function is handed.
@@ -415,8 +423,7 @@ impl Env for KernelEnv {
 
     #[inline(always)]
     fn route_v4(&self, query: &RouteQuery<[u8; 4]>) -> Route {
-        // SAFETY: plain data of integers and unions of them.
-        let mut fib: FibQuery = unsafe { core::mem::zeroed() };
+        let Some(fib) = blank_query() else { return Route::None };
         fib.ifindex = query.ifindex;
         fib.family = AF_INET;
         fib.l4_protocol = query.protocol;
@@ -424,7 +431,14 @@ impl Env for KernelEnv {
         fib.__bindgen_anon_2.tos = query.tos & 0x1c;
         fib.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(query.src);
         fib.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(query.dst);
-        self.route(&mut fib)
+        self.route(fib)
+    }
+
+    #[inline(always)]
+    fn way(&self, place: u32) -> Option<&Way> {
+        // SAFETY: the helper takes no argument.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        record(&maps::WAYS, cpu.wrapping_mul(ways::MOST).wrapping_add(place))
     }
 
     #[inline(always)]

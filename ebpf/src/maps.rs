@@ -13,6 +13,7 @@ use xlvs_core::server::Server;
 use xlvs_core::service::{Block, Service};
 use xlvs_core::stats::{Counters, Stats};
 use xlvs_core::vlan::{self, Arrival, Device};
+use xlvs_core::ways::{self, Way};
 
 /// `BPF_F_MMAPABLE`: the daemon works on the same memory.
 pub const MMAPABLE: u32 = 1 << 10;
@@ -36,6 +37,9 @@ pub static VLAN_DEVICES: Array<Device> = Array::pinned(vlan::MOST, MMAPABLE);
 /// By processor.
 #[map]
 pub static HANDED: Array<Handed> = Array::pinned(1, 0);
+/// Ways to clients, by processor, then by place: processor × `ways::MOST` + place. Of this object only: what is in it is old soon.
+#[map]
+pub static WAYS: Array<Way> = Array::with_max_entries(ways::MOST, 0);
 /// Destination caches of lblc and lblcr.
 #[map]
 pub static AFFINITY: Array<Bucket<{ affinity::KEY }>> = Array::pinned(1, MMAPABLE);

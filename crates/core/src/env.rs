@@ -19,6 +19,7 @@ use crate::service::{Block, Service};
 use crate::stats::{Counters, Stats};
 use crate::trace::Note;
 use crate::vlan::{Arrival, Device};
+use crate::ways::Way;
 use crate::wire::AddrV6;
 
 /// The surroundings of a packet.
@@ -122,7 +123,12 @@ pub trait Env {
     fn random(&self) -> u32;
     /// The way of an IPv4 packet between these addresses that the director forwards.
     fn route_v4(&self, query: &RouteQuery<[u8; 4]>) -> Route;
-    /// The same for IPv6.
+    /// This processor's memory of a way that was asked for; `None`: it remembers none.
+    #[inline(always)]
+    fn way(&self, _place: u32) -> Option<&Way> {
+        None
+    }
+    /// [`Self::route_v4`] for IPv6.
     fn route_v6(&self, query: &RouteQuery<AddrV6>) -> Route;
     /// Would the director's own routes send an IPv4 packet that came by interface `ifindex` with this mark on, rather than call it
     /// the director's? `false` also where that cannot be told.

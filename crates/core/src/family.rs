@@ -6,6 +6,7 @@ use crate::checksum::Sum;
 use crate::config::Filter;
 use crate::conn::key::{self, Kind};
 use crate::conn::table::{Memory, SlotId};
+use crate::conn::word::Tick;
 use crate::env::{Env, Route, RouteQuery};
 use crate::forward::nat::End;
 use crate::forward::{Hindrance, v4, v6};
@@ -19,6 +20,7 @@ use crate::sched::Question;
 use crate::server::{Onward, Server};
 use crate::verdict::{DropReason, PassReason};
 use crate::vlan::came_by;
+use crate::ways;
 use crate::wire::{AddrV6, Ipv4, Ipv6, ethertype, ip_protocol};
 
 /// See the module.
@@ -98,6 +100,14 @@ pub trait Family<const K: usize>: Sized {
         ifindex: u32,
         source: Self::Addr,
         len: u16,
+    ) -> Result<Route, Hindrance>;
+    /// [`Family::route`] for the short way: what was said to the packets before it in this tick counts for this one, too.
+    fn route_at_once<P: Packet, E: Env>(
+        packet: &P,
+        env: &E,
+        net: &Net<Self::Addr>,
+        source: Self::Addr,
+        now: Tick,
     ) -> Result<Route, Hindrance>;
     /// What decides whether a packet of this length is too long that was put together from fragments of which the largest was that
     /// long; 0: it came whole.
@@ -324,6 +334,21 @@ impl Family<{ key::V4 }> for V4 {
     ) -> Result<Route, Hindrance> {
         v4::route(packet, net, |tos| {
             env.route_v4(&RouteQuery { ifindex, src, dst: net.dst, protocol: net.protocol, tos, len })
+        })
+    }
+
+    #[inline(always)]
+    fn route_at_once<P: Packet, E: Env>(
+        packet: &P,
+        env: &E,
+        net: &Net<[u8; 4]>,
+        src: [u8; 4],
+        now: Tick,
+    ) -> Result<Route, Hindrance> {
+        let (ifindex, len) = (env.ingress(), packet.judged(net.len));
+        v4::route(packet, net, |tos| {
+            let query = RouteQuery { ifindex, src, dst: net.dst, protocol: net.protocol, tos, len };
+            ways::route(env, &query, now)
         })
     }
 
@@ -568,6 +593,17 @@ impl Family<{ key::V6 }> for V6 {
         v6::route(packet, |tos| {
             env.route_v6(&RouteQuery { ifindex, src, dst: net.dst, protocol: net.protocol, tos, len })
         })
+    }
+
+    #[inline(always)]
+    fn route_at_once<P: Packet, E: Env>(
+        packet: &P,
+        env: &E,
+        net: &Net<AddrV6>,
+        source: AddrV6,
+        _now: Tick,
+    ) -> Result<Route, Hindrance> {
+        Self::route(packet, env, net, env.ingress(), source, packet.judged(net.len))
     }
 
     /// The largest fragment: it is what a router would refuse.

@@ -47,4 +47,5 @@ pub mod unaligned;
 pub mod verdict;
 mod verifier;
 pub mod vlan;
+pub mod ways;
 pub mod wire;

@@ -15,6 +15,7 @@ use xlvs_core::server::Server;
 use xlvs_core::service::{Block, Service};
 use xlvs_core::stats::{Counters, Stats};
 use xlvs_core::vlan::{Arrival, Device};
+use xlvs_core::ways::{self, Way};
 use xlvs_core::wire::AddrV6;
 
 use crate::evict::{Doomed, Evictor};
@@ -53,6 +54,7 @@ pub struct HostEnv<'t> {
     random: Cell<u64>,
     options_progress: Progress,
     arrival: Arrival,
+    ways: Vec<Way>,
     routes: RefCell<Routes<'t>>,
     elsewhere: RefCell<Elsewhere<'t>>,
     /// Addresses whose neighbours were asked for.
@@ -81,6 +83,7 @@ impl<'t> HostEnv<'t> {
             random: Cell::new(0x9e37_79b9_7f4a_7c15),
             options_progress: Progress::default(),
             arrival: Arrival::default(),
+            ways: (0..ways::MOST).map(|_| Way::default()).collect(),
             routes: RefCell::new(Box::new(|_| Route::None)),
             elsewhere: RefCell::new(Box::new(|_, _| false)),
             wanted: RefCell::default(),
@@ -231,6 +234,10 @@ impl<'t> Env for HostEnv<'t> {
     fn route_v4(&self, query: &RouteQuery<[u8; 4]>) -> Route {
         let (src, dst) = (query.src.into(), query.dst.into());
         (self.routes.borrow())(&Asked { ifindex: query.ifindex, src, dst, len: query.len })
+    }
+
+    fn way(&self, place: u32) -> Option<&Way> {
+        self.ways.get(place as usize)
     }
 
     fn route_v6(&self, query: &RouteQuery<AddrV6>) -> Route {

@@ -13,6 +13,7 @@ use xlvs_core::conn::LANES;
 use xlvs_core::conn::word::Tick;
 use xlvs_core::director::Stage;
 use xlvs_core::service::BLOCK;
+use xlvs_core::ways;
 
 use crate::tables::Sizes;
 use crate::xdp::{Pins, XdpError, explain, file_error};
@@ -52,6 +53,7 @@ pub fn read(object: &[u8], pins: &Pins, sizes: &Sizes) -> Result<Ebpf, XdpError>
         .map_max_entries("REPLIES_V6", sizes.conns_v6)
         .map_max_entries("SERVICES_V6", service_buckets)
         .map_max_entries("HANDED", sizes.cpus)
+        .map_max_entries("WAYS", sizes.cpus * ways::MOST)
         .map_max_entries("AFFINITY", sizes.affinity)
         .map_max_entries("SETS", sizes.affinity * LANES as u32)
         .map_max_entries("CHOICES", sizes.choices)

@@ -222,19 +222,22 @@ fn known_of<F: Family<K>, P: Packet, E: Env, const K: usize, const PROTOCOL: u8>
     net: Net<F::Addr>,
 ) -> Result<Verdict, Stage> {
     let Some(config) = env.config() else { return Ok(Verdict::Pass(PassReason::Unconfigured)) };
-    let mut flow = Flow::<F, K>::blank(config, Tick::new(0));
-    flow.net = Net { protocol: PROTOCOL, ..net };
     // A server may be a client of a VIP as well: what is no reply is looked at again as a request.
     if F::is_in(&config.rips, net.src) {
         // Of IPv6, a reply's way needs more stack than is left here.
         if K != key::V4 {
             return Err(Stage::reply::<K>());
         }
-        return match flow.read_known(packet) {
-            Ok(()) => counted_or_declined(env, reply::known(packet, env, &mut flow), Stage::reply::<K>()),
-            Err(reason) => Ok(counted(env, Verdict::Pass(reason))),
+        // What is looked at by reference lies in memory: only this copy has to.
+        let Net { src, dst, l4, len, .. } = net;
+        let net = Net { src, dst, l4, protocol: PROTOCOL, len, fragment: false };
+        return match packet.apart(|packet| known_reply::<F, P, E, K>(packet, env, &net)) {
+            DECLINED => Err(Stage::reply::<K>()),
+            packed => Ok(Sent::unpack(packed).unwrap_or(Verdict::Drop(DropReason::Broken))),
         };
     }
+    let mut flow = Flow::<F, K>::blank(config, Tick::new(0));
+    flow.net = Net { protocol: PROTOCOL, ..net };
     // Marks may be for any address.
     if F::is_in(&config.vips, net.dst) || config.mark_rules.load() != 0 {
         return match flow.read_known(packet) {
@@ -246,6 +249,27 @@ fn known_of<F: Family<K>, P: Packet, E: Env, const K: usize, const PROTOCOL: u8>
         return Err(Stage::reply::<K>());
     }
     Ok(counted(env, Verdict::Pass(PassReason::NotOurs)))
+}
+
+/// What [`known_reply`] says of a packet that it declines.
+const DECLINED: u64 = u64::MAX;
+
+/// [`reply::known`], in a function with a stack frame of its own: requests would otherwise have to keep more on theirs. Returns a packed
+/// [`Sent`].
+#[inline(never)]
+fn known_reply<F: Family<K>, P: Packet, E: Env, const K: usize>(
+    packet: &mut P,
+    env: &E,
+    net: &Net<F::Addr>,
+) -> u64 {
+    let Some(config) = env.config() else { return DECLINED };
+    let mut flow = Flow::<F, K>::blank(config, env.now());
+    flow.net = *net;
+    let outcome = match flow.read_known(packet) {
+        Ok(()) => counted_or_declined(env, reply::known(packet, env, &flow), Stage::reply::<K>()),
+        Err(reason) => Ok(counted(env, Verdict::Pass(reason))),
+    };
+    outcome.map_or(DECLINED, |verdict| Sent::pack(Ok(verdict)))
 }
 
 #[inline(always)]

@@ -25,12 +25,11 @@ use crate::vlan;
 pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     packet: &mut P,
     env: &E,
-    flow: &mut Flow<'_, F, K>,
+    flow: &Flow<'_, F, K>,
 ) -> Option<Verdict> {
     if !flow.is_from_source() {
         return None;
     }
-    flow.now = env.now();
     let probe = flow.probe(F::replies(env), flow.request_key());
     let Glance::Found(reply) = table::glance(F::replies(env), &probe) else { return None };
     let Connection { found, entry, virt } = behind(env, flow, reply)?;
@@ -38,7 +37,7 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
         // The way may leave by one.
         return None;
     }
-    let route = F::route(packet, env, &flow.net, env.ingress(), virt.to, packet.judged(flow.net.len)).ok()?;
+    let route = F::route_at_once(packet, env, &flow.net, virt.to, flow.now).ok()?;
     let Route::Via { .. } = route else { return None };
     if flow.is_unsummed() {
         return None;
