@@ -65,7 +65,8 @@ impl KernelEnv {
     }
 
     /// What the kernel's routes say of a packet with this mark; `fill_in` says of which. Kernels before 6.10 do not take a mark, and
-    /// say that the question is wrong.
+    /// say that the question is wrong: they are asked without. So what is local there whatever the mark is known to be, and what only
+    /// a rule of marks makes local is not.
     #[inline(always)]
     fn leads_elsewhere(&self, ifindex: u32, mark: u32, fill_in: impl FnOnce(&mut FibQuery)) -> bool {
         let Some(fib) = blank_query() else { return false };
@@ -74,11 +75,14 @@ impl KernelEnv {
         // The kernel's header has had the mark there since, in a union with both MACs.
         let [a, b, c, d] = mark.to_ne_bytes();
         (fib.smac[0], fib.smac[1], fib.smac[2], fib.smac[3]) = (a, b, c, d);
-        let flags = FIB_LOOKUP_SKIP_NEIGH | FIB_LOOKUP_MARK;
-        // SAFETY: context and query are valid, and the size is the query's.
-        let answer = unsafe {
-            bpf_fib_lookup(self.ctx.cast::<c_void>(), &raw mut *fib, size_of::<FibQuery>() as i32, flags)
+        let mut ask = |flags| {
+            // SAFETY: context and query are valid, and the size is the query's.
+            unsafe {
+                bpf_fib_lookup(self.ctx.cast::<c_void>(), &raw mut *fib, size_of::<FibQuery>() as i32, flags)
+            }
         };
+        let answer = ask(FIB_LOOKUP_SKIP_NEIGH | FIB_LOOKUP_MARK);
+        let answer = if answer < FIB_SUCCESS { ask(0) } else { answer };
         answer >= FIB_SUCCESS && answer != FIB_NOT_FORWARDED && answer != FIB_FORWARDING_OFF
     }
 

@@ -93,7 +93,7 @@ fn control(version: &str, architecture: &str, libc: &str, kilobytes: u64) -> Str
          Description: Linux Virtual Server director on XDP\n\
          \x20Layer-4 load balancing with the semantics of the kernel's IPVS and the command\n\
          \x20line of ipvsadm, by NAT, direct routing and tunnels, for IPv4 and IPv6, in the\n\
-         \x20receive path of the network driver. Needs Linux 6.12 or later.\n"
+         \x20receive path of the network driver. Needs Linux 6.1 or later.\n"
     )
 }
 

@@ -13,6 +13,7 @@ pub mod evict;
 pub mod fragments;
 pub mod host;
 pub mod journal;
+pub mod kernel;
 mod lines;
 pub mod mapping;
 pub mod nexthop;

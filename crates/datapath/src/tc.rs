@@ -10,6 +10,7 @@ use aya::programs::links::FdLink;
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, TestRun, TestRunOptions};
 
+use crate::kernel;
 use crate::objects;
 use crate::programs::{self, DIRECTOR};
 use crate::tables::Sizes;
@@ -40,6 +41,7 @@ pub const TC_ACT_REDIRECT: i32 = 7;
 impl Tc {
     /// Loads them over the maps that are pinned there.
     pub(crate) fn load(pins: &Pins, sizes: &Sizes) -> Result<Self, XdpError> {
+        kernel::runs_at_tc()?;
         let mut ebpf = programs::read(objects::TC, pins, sizes)?;
         programs::load(&mut ebpf, &[DIRECTOR, "xlvs_give_back"])?;
         programs::link_stages(&mut ebpf, STAGES)?;

@@ -18,6 +18,7 @@ use xlvs_core::wire::ethertype;
 use xlvs_datapath::engine::Engine;
 use xlvs_datapath::fragments::{Director, Fate, Outgoing};
 use xlvs_datapath::host::HostEnv;
+use xlvs_datapath::kernel::runs_at_tc;
 use xlvs_datapath::nexthop::VlanDevice;
 use xlvs_datapath::tables::{Sizes, Tables};
 use xlvs_datapath::tc::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, is_runnable};
@@ -640,5 +641,8 @@ fn twenty_sites_with_two_thousand_packets_each_fare_alike_in_both() {
 
 #[test]
 fn a_site_with_three_thousand_packets_fares_alike_at_the_tc_hook() {
+    if let Err(why) = runs_at_tc() {
+        return println!("left out: {why}");
+    }
     compare(Hook::Tc, "tc", u64::wrapping_mul(21, 0x9e37_79b9_7f4a_7c15), 3000);
 }

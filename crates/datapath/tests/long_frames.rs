@@ -18,6 +18,7 @@ use xlvs_core::vlan::Tags;
 use xlvs_core::wire::ethertype;
 use xlvs_datapath::engine::Engine;
 use xlvs_datapath::host::HostEnv;
+use xlvs_datapath::kernel::runs_at_tc;
 use xlvs_datapath::nexthop::VlanDevice;
 use xlvs_datapath::tables::{Sizes, Tables};
 use xlvs_datapath::tc::TC_ACT_REDIRECT;
@@ -164,6 +165,9 @@ fn the_sender_of_one_that_is_too_long_is_told() {
 
 #[test]
 fn of_an_aggregate_at_the_tc_hook_the_longest_segment_decides() {
+    if let Err(why) = runs_at_tc() {
+        return println!("left out: {why}");
+    }
     let mut both = Both::new("segments");
     both.xdp.load_for_tc().expect("the programs of the tc hook load");
     let tc = both.xdp.tc().expect("they are loaded");

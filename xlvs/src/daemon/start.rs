@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use nix::net::if_::if_nametoindex;
 use xlvs_datapath::engine::Engine;
 use xlvs_datapath::journal::{ABI_VERSION, Head, Journal, Line};
+use xlvs_datapath::kernel;
 use xlvs_datapath::tables::Sizes;
 use xlvs_datapath::xdp::{Mode, Pins, Place, Xdp};
 use xlvs_model::config::Hook;
@@ -114,6 +115,10 @@ fn load_and_attach(
     pins: &Pins,
     sizes: Sizes,
 ) -> anyhow::Result<(Xdp, HashMap<String, Place>)> {
+    if options.mode() == Mode::Tc {
+        // Before the verifier takes its seconds for the others.
+        kernel::runs_at_tc()?;
+    }
     let mut xdp = Xdp::load(pins.clone(), sizes, random_seed()?)?;
     if options.mode() == Mode::Tc {
         xdp.load_for_tc()?;

@@ -13,8 +13,10 @@ use xlvs_core::tidings::Tidings;
 use xlvs_core::verdict::DropReason;
 use xlvs_datapath::estimator;
 use xlvs_datapath::evict;
+use xlvs_datapath::kernel;
 use xlvs_datapath::sweep::Sweeper;
 use xlvs_datapath::xdp::Presence;
+use xlvs_model::ServiceKey;
 
 use super::events::{Drains, Pressure};
 use super::full_table::FullTable;
@@ -43,6 +45,8 @@ pub async fn run(daemon: Rc<Daemon>) {
     let mut drop_entry = DropEntry::default();
     let mut full_table = FullTable::since(refused(&daemon));
     let mut watched = Watched::default();
+    // Nothing to warn of, or no more.
+    let mut marks_are_settled = kernel::routes_take_marks();
     let began = Instant::now();
     loop {
         tokio::select! {
@@ -50,6 +54,7 @@ pub async fn run(daemon: Rc<Daemon>) {
                 tell_time(&daemon);
                 defend(&daemon, &mut drop_entry);
                 sweep_once(&daemon).await;
+                marks_are_settled = marks_are_settled || has_warned_of_marks(&daemon);
                 let news = full_table.watch(refused(&daemon), began.elapsed());
                 daemon.events.tell_all(news.into_iter().chain(watched.look(&daemon)));
             }
@@ -126,6 +131,20 @@ impl Watched {
         news.extend(self.pressure.look(used, connections.slots));
         news
     }
+}
+
+/// Says of services of marks that routes of this kernel are asked about their packets without the mark. Returns whether there are any.
+fn has_warned_of_marks(daemon: &Daemon) -> bool {
+    let engine = daemon.engine.borrow();
+    let is_marks = |key: &ServiceKey| matches!(key, ServiceKey::Mark { .. });
+    let has_any = engine.model().services().iter().any(|service| is_marks(&service.spec.key));
+    if has_any {
+        tracing::warn!(
+            "this kernel's routes cannot be asked about packets with a mark (Linux 6.10 or later can): packets to addresses that are the \
+             director's only by a rule of their mark (`ip rule add fwmark …`) go to the stack instead of a mark's service"
+        );
+    }
+    has_any
 }
 
 /// New connections that the table had no room for, so far.

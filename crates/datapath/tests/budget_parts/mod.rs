@@ -8,9 +8,9 @@ use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionIndex
 const LEN: u64 = 8;
 /// Register 10 points to the end of a function's frame.
 const FRAME: u8 = 10;
-/// The kernel gives each function of a chain a multiple of so many bytes (`check_max_stack_depth` of Linux 6.12, with the JIT; 6.1
-/// gives multiples of 32).
-const STEP: u64 = 16;
+/// The kernel gives each function of a chain a multiple of so many bytes (`check_max_stack_depth` of Linux 6.1; with the JIT, later ones
+/// give multiples of 16).
+const STEP: u64 = 32;
 
 /// A function and what it may call, callbacks included.
 #[derive(Default)]
