@@ -9,16 +9,16 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::maps::Array;
 use xlvs_core::cell::Cell64;
 use xlvs_core::config::Config;
-use xlvs_core::conn::word::Tick;
 use xlvs_core::conn::table::{New, Probe, Refused, packed};
+use xlvs_core::conn::word::Tick;
 use xlvs_core::conn::{Bucket, Memory, SlotId};
 use xlvs_core::env::{Env, Route, RouteQuery, Step};
 use xlvs_core::marks::Rule;
 use xlvs_core::options::Progress;
 use xlvs_core::persist;
-use xlvs_core::sched::{Choice, Question};
 use xlvs_core::sched::affinity::{self, Set};
 use xlvs_core::sched::choices::Choices;
+use xlvs_core::sched::{Choice, Question};
 use xlvs_core::server::Server;
 use xlvs_core::service::{Block, Service};
 use xlvs_core::stats::{Counters, Stats};

@@ -2,12 +2,15 @@
 
 mod common;
 
+use std::fmt::Write as _;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use common::{Method, all, directed_by, ensure_spread, eventually, hold, pins, serve, spread};
+use serde_json::Value as Json;
 use xlvs_lab::{Director, Lab, Layout, NameServer};
 
 const ASK: u16 = 7000;
@@ -70,6 +73,35 @@ fn metrics_count_what_was_balanced() -> Result<()> {
         ensure!(checked.code == Some(0), "{checked:?}");
         Ok(())
     })
+}
+
+/// The questions of the Grafana dashboard as rules of Prometheus.
+fn dashboard_as_rules() -> Result<String> {
+    let dashboard: Json = serde_json::from_str(include_str!("../../docs/grafana.json"))?;
+    let panels = dashboard["panels"].as_array().context("it has panels")?;
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let mut rules = "groups:\n- name: dashboard\n  rules:\n".to_owned();
+    for (number, target) in targets.enumerate() {
+        let asked = target["expr"].as_str().context("a question")?;
+        // What Grafana puts in itself.
+        let asked =
+            asked.replace("$__rate_interval", "1m").replace("$instance", ".*").replace("$service", ".*");
+        writeln!(rules, "  - record: dashboard:{number}\n    expr: {}", Json::from(asked))?;
+    }
+    Ok(rules)
+}
+
+#[test]
+fn the_dashboard_asks_in_the_language_of_prometheus() -> Result<()> {
+    let rules = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("dashboard.yaml");
+    std::fs::write(&rules, dashboard_as_rules()?)?;
+    let Ok(checked) = Command::new("promtool").args(["check", "rules"]).arg(&rules).output() else {
+        eprintln!("promtool (of Debian's package prometheus) is not installed, so that it was not asked");
+        return Ok(());
+    };
+    let said = String::from_utf8_lossy(&checked.stdout);
+    ensure!(checked.status.success() && said.contains("rules found"), "{checked:?}");
+    Ok(())
 }
 
 #[test]

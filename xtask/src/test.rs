@@ -82,6 +82,9 @@ fn check(tally: &mut Tally) -> Result<()> {
     println!("==> format and lints");
     let cargo = || -> Command { in_root(host_cargo()) };
     tally.step("cargo fmt", run(cargo().args(["fmt", "--all", "--check"])));
+    // A workspace of its own, for another target.
+    let ebpf = place::root().join("ebpf");
+    tally.step("cargo fmt in ebpf", run(cargo().current_dir(ebpf).args(["fmt", "--all", "--check"])));
     let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
     tally.step("cargo clippy", run(cargo().args(clippy)));
     Ok(())
