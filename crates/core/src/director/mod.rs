@@ -27,7 +27,7 @@ use crate::icmp::Complaint;
 use crate::packet::Packet;
 use crate::parse::{self, Net};
 use crate::verdict::{DropReason, PassReason, Verdict};
-use crate::verifier::in_turn;
+use crate::verifier::{in_turn, low_bits};
 use crate::vlan;
 use crate::wire::{Ethernet, ethertype, ip_protocol};
 
@@ -388,12 +388,16 @@ pub fn hearsay<F: Family<K>, P: Packet, E: Env, const K: usize>(
     related::hear(packet, env, &mut heard_of).map(|verdict| counted(env, verdict))
 }
 
+const DROPS: u64 = DropReason::SPACE as u64;
+const PASSES: u64 = PassReason::SPACE as u64;
+const _: () = assert!(DROPS.is_power_of_two() && PASSES.is_power_of_two());
+
 #[inline(always)]
 fn counted<E: Env>(env: &E, verdict: Verdict) -> Verdict {
     if let Some(counters) = env.counters() {
         let cell = match verdict {
-            Verdict::Pass(reason) => counters.passes.get(reason as usize),
-            Verdict::Drop(reason) => counters.drops.get(reason as usize),
+            Verdict::Pass(reason) => counters.passes.get(low_bits::<{ PASSES - 1 }>(reason as u64)),
+            Verdict::Drop(reason) => counters.drops.get(low_bits::<{ DROPS - 1 }>(reason as u64)),
             Verdict::Transmit { .. } | Verdict::Redirect { .. } | Verdict::Cut { .. } => {
                 Some(&counters.forwarded)
             }
