@@ -29,7 +29,8 @@ pub const FLOOR: &str = "only_helpers";
 /// The loaded harness.
 pub struct Harness {
     ebpf: Ebpf,
-    under_test: ProgramArray<MapData>,
+    /// Of programs that take frames of several buffers, and of such that do not.
+    under_test: [ProgramArray<MapData>; 2],
     course: Array<MapData, [u32; 4]>,
     /// Room for frames of 64 and of 128 bytes.
     rooms: [Mapping; 2],
@@ -61,9 +62,18 @@ impl Harness {
             .map_max_entries("FLOWS", short * 2)
             .load(OBJECT)
             .context("load the harness")?;
-        for name in ["front_64", "front_128", "nothing", "generate", "swallow", FLOOR]
-            .into_iter()
-            .chain(PRIMITIVES.map(|(_, name)| name))
+        for name in [
+            "front_64",
+            "front_128",
+            "front_64_plain",
+            "front_128_plain",
+            "nothing",
+            "generate",
+            "swallow",
+            FLOOR,
+        ]
+        .into_iter()
+        .chain(PRIMITIVES.map(|(_, name)| name))
         {
             program_mut(&mut ebpf, name)?.load().with_context(|| format!("load the harness's {name}"))?;
         }
@@ -71,7 +81,9 @@ impl Harness {
             room(&ebpf, "FRAMES_64", short as usize * SHORT)?,
             room(&ebpf, "FRAMES_128", long as usize * LONG)?,
         ];
-        let under_test = ProgramArray::try_from(ebpf.take_map("UNDER_TEST").context("the harness's array")?)?;
+        let mut array =
+            |name| anyhow::Ok(ProgramArray::try_from(ebpf.take_map(name).context("the harness's array")?)?);
+        let under_test = [array("UNDER_TEST")?, array("UNDER_TEST_PLAIN")?];
         let course = Array::try_from(ebpf.take_map("COURSE").context("the harness's course")?)?;
         fill_hash(&mut ebpf)?;
         fill_vips(&mut ebpf)?;
@@ -100,14 +112,22 @@ impl Harness {
         count: u32,
         repeat: u32,
     ) -> Result<Run> {
-        self.under_test
-            .set(0, program, 0)
-            .context("put the program behind the harness; was it loaded for XDP with frags?")?;
+        let [of_several, of_one] = &mut self.under_test;
+        let is_plain = of_several.set(0, program, 0).is_err();
+        if is_plain {
+            of_one.set(0, program, 0).context("put the program behind the harness; is it one of XDP?")?;
+        }
         self.course.set(0, [0, count, length as u32, beside], 0)?;
         let at = |frames: &[u8], number: u32| frames[number as usize * length..][..length].to_vec();
         let frames = self.frames(length);
         let (first, before) = (at(frames, 0), at(frames, (repeat - 1) % count));
-        let front = program_ref(&self.ebpf, if length == LONG { "front_128" } else { "front_64" })?;
+        let front = match (length == LONG, is_plain) {
+            (false, false) => "front_64",
+            (true, false) => "front_128",
+            (false, true) => "front_64_plain",
+            (true, true) => "front_128_plain",
+        };
+        let front = program_ref(&self.ebpf, front)?;
         let mut after = vec![0; length + 256];
         let options = TestRunOptions {
             data_in: Some(&first),

@@ -29,6 +29,9 @@ static COURSE: Array<[u32; 4]> = Array::with_max_entries(1, MMAPABLE);
 /// What is measured.
 #[map]
 static UNDER_TEST: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// The same, of programs that do not take frames of several buffers: the kernel lets only such call each other.
+#[map]
+static UNDER_TEST_PLAIN: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// For [`hash_hit`]: as many entries as a small site has connections.
 #[map]
@@ -68,20 +71,32 @@ places! {
 /// Puts a short frame in front of the program under test.
 #[xdp(frags)]
 pub fn front_64(ctx: XdpContext) -> u32 {
-    test(&ctx, place_64(&ctx))
+    test(&ctx, &UNDER_TEST, place_64(&ctx))
+}
+
+/// [`front_64`] for programs of one buffer.
+#[xdp]
+pub fn front_64_plain(ctx: XdpContext) -> u32 {
+    test(&ctx, &UNDER_TEST_PLAIN, place_64(&ctx))
 }
 
 /// Puts a long frame in front of the program under test.
 #[xdp(frags)]
 pub fn front_128(ctx: XdpContext) -> u32 {
-    test(&ctx, place_128(&ctx))
+    test(&ctx, &UNDER_TEST, place_128(&ctx))
+}
+
+/// [`front_128`] for programs of one buffer.
+#[xdp]
+pub fn front_128_plain(ctx: XdpContext) -> u32 {
+    test(&ctx, &UNDER_TEST_PLAIN, place_128(&ctx))
 }
 
 #[inline(always)]
-fn test(ctx: &XdpContext, placed: Option<u32>) -> u32 {
+fn test(ctx: &XdpContext, under_test: &ProgramArray, placed: Option<u32>) -> u32 {
     if placed.is_some() {
         // SAFETY: the array holds XDP programs only; nothing of this frame is used after the call.
-        let _missing = unsafe { UNDER_TEST.tail_call(ctx, 0) };
+        let _missing = unsafe { under_test.tail_call(ctx, 0) };
     }
     XDP_ABORTED
 }
