@@ -174,12 +174,6 @@ pub fn ipv4_header_sum(ip: &crate::wire::Ipv4) -> Sum {
     ip.words().iter().fold(Sum::ZERO, |sum, word| sum.add32(*word))
 }
 
-/// The same of a header that lies in a packet: see [`crate::unaligned`].
-#[inline(always)]
-pub fn ipv4_header_sum_in_packet(ip: &crate::wire::Ipv4) -> Sum {
-    ip.words_in_packet().into_iter().fold(Sum::ZERO, Sum::add32)
-}
-
 /// The sum of bytes in host memory, in this machine's order of bytes.
 #[cfg(not(target_arch = "bpf"))]
 pub fn sum_of_bytes(bytes: &[u8]) -> u16 {

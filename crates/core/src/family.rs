@@ -14,7 +14,7 @@ use crate::icmp::quote::Quote;
 use crate::icmp::{self, Complaint};
 use crate::options;
 use crate::packet::Packet;
-use crate::parse::{self, Net, Transport};
+use crate::parse::{self, Net};
 use crate::persist::{Asked, Outcome};
 use crate::sched::Question;
 use crate::server::{Onward, Server};
@@ -85,8 +85,6 @@ pub trait Family<const K: usize>: Sized {
         own: Self::Addr,
         time: u32,
     ) -> Result<(), DropReason>;
-    /// Ports and flags of a plain TCP or UDP packet ([`Family::read_plain`]). `None`: it is cut short.
-    fn plain_transport<P: Packet>(packet: &P, protocol: u8) -> Option<Transport>;
     /// [`Family::prepare`] for the short way, with what was read of server and packet already.
     fn fits<P: Packet>(packet: &P, net: &Net<Self::Addr>, room: u16) -> bool;
     /// What a packet must satisfy to be sent to this server by this method, and where it goes then.
@@ -306,11 +304,6 @@ impl Family<{ key::V4 }> for V4 {
         time: u32,
     ) -> Result<(), DropReason> {
         options::fill_in(packet, env, own, time)
-    }
-
-    #[inline(always)]
-    fn plain_transport<P: Packet>(packet: &P, protocol: u8) -> Option<Transport> {
-        parse::plain_transport_v4(packet, protocol)
     }
 
     #[inline(always)]
@@ -564,11 +557,6 @@ impl Family<{ key::V6 }> for V6 {
         _time: u32,
     ) -> Result<(), DropReason> {
         Ok(())
-    }
-
-    #[inline(always)]
-    fn plain_transport<P: Packet>(packet: &P, protocol: u8) -> Option<Transport> {
-        parse::transport(packet, parse::L3 + Ipv6::LEN, protocol).ok()
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ use core::mem::offset_of;
 use crate::unaligned::{load16_at, load32_at};
 use crate::verdict::PassReason;
 use crate::wire::{
-    AddrV6, Ethernet, Extension, FrameV4, Header, Ipv4, Ipv6, PlainV4, Tcp, Udp, ethertype, ip_protocol,
+    AddrV6, Ethernet, Extension, FrameV4, Header, Ipv4, Ipv6, Tcp, Udp, ethertype, ip_protocol,
 };
 
 /// A packet's network part. Laid out so that nothing of it is copied by the byte.
@@ -164,7 +164,7 @@ pub const FARTHEST_L4: usize = 512;
 #[inline(always)]
 pub fn checksum_holds_v4<P: Packet>(packet: &P, net: &Net<[u8; 4]>) -> bool {
     let Some(frame) = packet.header::<FrameV4>(0) else { return false };
-    let sum = frame.words().into_iter().fold(Sum::ZERO, Sum::add32);
+    let sum = frame.header_sum();
     if net.l4 == L3 + Ipv4::LEN {
         return sum.holds();
     }
@@ -202,20 +202,6 @@ pub struct Transport {
     pub dst: [u8; 2],
     /// TCP's flags. UDP: 1 when it has no checksum. SCTP: the number of a [`crate::sctp::state::Event`].
     pub flags: u8,
-}
-
-/// [`transport`] of TCP or UDP in a packet that was read by [`plain_v4`]. `None`: it is cut short.
-#[inline(always)]
-pub fn plain_transport_v4<P: Packet>(packet: &P, protocol: u8) -> Option<Transport> {
-    let plain = packet.header::<PlainV4>(0)?;
-    let [a, b, c, d] = load32_at::<{ offset_of!(PlainV4, ports) }, _>(plain).to_ne_bytes();
-    let flags = if protocol == ip_protocol::TCP {
-        packet.header::<Tcp>(L3 + Ipv4::LEN)?.flags
-    } else {
-        const CHECKSUM: usize = offset_of!(PlainV4, ports) + offset_of!(Udp, checksum);
-        (load16_at::<{ CHECKSUM }, _>(plain) == 0) as u8
-    };
-    Some(Transport { src: [a, b], dst: [c, d], flags })
 }
 
 /// Reads ports and flags of TCP and UDP. `Err`: why the stack gets the packet instead; of [`transport_otherwise`], if that is

@@ -6,10 +6,10 @@
 //!
 //! Checksums of GRE and of GUE's UDP are not looked at: the packet inside has its own, and the stack looks at that.
 
-use crate::checksum::{Update, ipv4_header_sum_in_packet};
+use crate::checksum::Update;
 use crate::packet::Packet;
 use crate::parse::L3;
-use crate::wire::{AddrV6, Ethernet, Gre, GreSum, Gue, Ipv4, Ipv6, Udp, ethertype, ip_protocol};
+use crate::wire::{AddrV6, Ethernet, FrameV4, Gre, GreSum, Gue, Ipv4, Ipv6, Udp, ethertype, ip_protocol};
 
 /// So many VIPs an end may have.
 pub const MAX_VIPS: usize = 4096;
@@ -172,9 +172,10 @@ fn read_outer<P: Packet>(packet: &P, eth: &Ethernet) -> Option<Outer> {
     }
     match eth.ethertype() {
         ethertype::IPV4 => {
-            let ip = packet.header::<Ipv4>(L3)?;
+            let frame = packet.header::<FrameV4>(0)?;
+            let ip = &frame.ip;
             let plain = ip.version_ihl == 0x45 && !ip.is_fragment();
-            if !plain || ipv4_header_sum_in_packet(ip).fold() != 0xffff {
+            if !plain || frame.header_sum().fold() != 0xffff {
                 return None;
             }
             Some(Outer {

@@ -4,6 +4,7 @@
 
 use core::mem::offset_of;
 
+use crate::checksum::Sum;
 use crate::unaligned::{load16_at, load32_at, load64, store16_at, store32_at, store64, store64_at};
 
 /// Marks a type that any bytes may be read as.
@@ -150,19 +151,6 @@ impl Ipv4 {
         // SAFETY: both have the same size and an alignment of 1, and any bytes are a value of both.
         unsafe { &*(&raw const *self).cast() }
     }
-
-    /// The same of a header that lies in a packet: see [`crate::unaligned`].
-    #[inline(always)]
-    pub fn words_in_packet(&self) -> [[u8; 4]; 5] {
-        [
-            load32_at::<0, _>(self),
-            load32_at::<4, _>(self),
-            load32_at::<8, _>(self),
-            load32_at::<12, _>(self),
-            load32_at::<16, _>(self),
-        ]
-        .map(u32::to_ne_bytes)
-    }
 }
 
 /// The beginning of a frame that carries IPv4, read as one header: where something lies is then told from where the frame begins, and need
@@ -204,9 +192,9 @@ impl FrameV4 {
         [src.to_ne_bytes(), dst.to_ne_bytes()]
     }
 
-    /// The IPv4 header in pieces of four bytes.
+    /// The sum over the IPv4 header, without its options.
     #[inline(always)]
-    pub fn words(&self) -> [[u8; 4]; 5] {
+    pub fn header_sum(&self) -> Sum {
         const AT: usize = offset_of!(FrameV4, ip);
         [
             load32_at::<{ AT }, _>(self),
@@ -215,7 +203,8 @@ impl FrameV4 {
             load32_at::<{ AT + 12 }, _>(self),
             load32_at::<{ AT + 16 }, _>(self),
         ]
-        .map(u32::to_ne_bytes)
+        .into_iter()
+        .fold(Sum::ZERO, |sum, word| sum.add32(word.to_ne_bytes()))
     }
 
     /// Writes the IPv4 header, in pieces of four bytes.
@@ -241,19 +230,6 @@ impl FrameV4 {
         store32_at::<{ AT }, _>(self, (word + (carry << 16)) as u32);
     }
 }
-
-/// The same with the beginning of what IPv4 without options carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct PlainV4 {
-    /// Ethernet and IPv4.
-    pub frame: FrameV4,
-    /// Ports of TCP and UDP.
-    pub ports: [u8; 4],
-    /// What follows: UDP's length and checksum.
-    pub rest: [u8; 4],
-}
-header!(PlainV4, 42);
 
 /// An IPv6 address in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -100,9 +100,7 @@ impl<'e, F: Family<K>, const K: usize> Flow<'e, F, K> {
         if !self.is_from_source() {
             return Err(PassReason::Source);
         }
-        self.protocol = self.net.protocol;
-        self.transport = parse::transport(packet, self.net.l4, self.net.protocol)?;
-        Ok(())
+        self.read_transport(packet)
     }
 
     /// Is it from an address that can be one's?
@@ -118,8 +116,13 @@ impl<'e, F: Family<K>, const K: usize> Flow<'e, F, K> {
         if !F::is_whole(packet, &self.net) {
             return Err(PassReason::Malformed);
         }
+        self.read_transport(packet)
+    }
+
+    #[inline(always)]
+    fn read_transport<P: Packet>(&mut self, packet: &P) -> Result<(), PassReason> {
         self.protocol = self.net.protocol;
-        self.transport = F::plain_transport(packet, self.net.protocol).ok_or(PassReason::Malformed)?;
+        self.transport = parse::transport(packet, self.net.l4, self.net.protocol)?;
         Ok(())
     }
 
