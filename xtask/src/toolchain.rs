@@ -53,10 +53,12 @@ impl Toolchain {
         TARGET
     }
 
-    // v3 instructions: without them there is no compare-and-swap, and no 32-bit atomics.
+    // v3 instructions: without them there is no compare-and-swap, and no 32-bit atomics. The linker would otherwise forbid the compiler
+    // to write out small fills of memory, and each would be a call of a loop that stores byte after byte.
     fn rustflags(&self) -> String {
         let linker = self.linker.display();
-        format!("-C linker={linker} -C link-arg=--btf -C target-cpu=v3 -C debuginfo=2")
+        let written_out = "-C link-arg=--disable-expand-memcpy-in-order";
+        format!("-C linker={linker} -C link-arg=--btf {written_out} -C target-cpu=v3 -C debuginfo=2")
     }
 }
 

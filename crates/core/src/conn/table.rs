@@ -278,6 +278,17 @@ fn find_in<'m, const K: usize>(bucket: &'m Bucket<K>, index: u32, probe: &Probe<
     None
 }
 
+/// Has the memory bring what a look-up will read, for who has something else to do first: of a table that is larger than the caches
+/// it takes longer to come than everything else that a new connection takes.
+#[inline(always)]
+pub fn ask_for<const K: usize, M: Memory<K>>(memory: &M, probe: &Probe<K>) {
+    for candidate in probe.candidates() {
+        if let Some(bucket) = memory.bucket(candidate) {
+            let _to_come = bucket.words[0].load();
+        }
+    }
+}
+
 /// What a quick look found.
 pub enum Glance<'m, const K: usize> {
     /// The entry.

@@ -210,6 +210,8 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     match net.protocol {
         ip_protocol::TCP => known_of::<F, P, E, K, { ip_protocol::TCP }>(packet, env, net),
         ip_protocol::UDP => known_of::<F, P, E, K, { ip_protocol::UDP }>(packet, env, net),
+        // As `unusual` would say of it.
+        icmp if icmp == F::ICMP => Err(Stage::related::<K>()),
         _ => Err(Stage::Unusual),
     }
 }

@@ -38,11 +38,12 @@ pub fn known<F: Family<K>, P: Packet, E: Env, const K: usize>(
     env: &E,
     flow: &mut Flow<'_, F, K>,
 ) -> Option<Verdict> {
-    if flow.is_syn() {
-        return None;
-    }
     let memory = F::conns(env);
     let probe = flow.probe(memory, flow.request_key());
+    if flow.is_syn() {
+        table::ask_for(memory, &probe);
+        return None;
+    }
     let Glance::Found(found) = table::glance(memory, &probe) else { return None };
     let entry = Entry(found.body.entry.load());
     let server = env.server(entry.server())?;
