@@ -193,6 +193,7 @@ fn action_at_once(ctx: *mut Context, verdict: Verdict) -> Action {
     match verdict {
         Verdict::Cut { .. } | Verdict::PutTogether { .. } => hook::BROKEN,
         Verdict::Pass(_) => hook::PASS,
+        Verdict::Local { .. } => hook::deliver(ctx),
         Verdict::Drop(_) => hook::DROP,
         Verdict::Transmit { .. } | Verdict::Answer { .. } => hook::send_back(ctx),
         Verdict::Redirect { ifindex } => hook::send_by(ctx, ifindex),

@@ -9,7 +9,8 @@ use xlvs_lab::frames::compare::{Difference, difference};
 use xlvs_lab::frames::{fixtures, live};
 use xlvs_lab::play::read;
 
-const GROUPS: [&str; 8] = ["forward", "edges", "icmp", "fragments", "refused", "sctp-esp", "reuse", "misc"];
+const GROUPS: [&str; 9] =
+    ["forward", "edges", "icmp", "fragments", "refused", "sctp-esp", "reuse", "misc", "local"];
 
 /// Of each group every so many-th is played: some eighty, in less than a minute. `XLVS_ALL_FRAMES` has all played of the group
 /// that it names, or of every group.

@@ -159,7 +159,7 @@ impl Plane<'_> {
                     | Verdict::PutTogether { .. }
                     | Verdict::Answer { .. } => Verdictish::Sent,
                     Verdict::Drop(_) => Verdictish::Dropped,
-                    Verdict::Pass(_) => Verdictish::Passed,
+                    Verdict::Pass(_) | Verdict::Local { .. } => Verdictish::Passed,
                 };
                 (verdict, packet.bytes().to_vec())
             }

@@ -146,6 +146,8 @@ pub mod switch {
     pub const SLOPPY_SCTP: u32 = 1 << 9;
     /// A service with [`crate::service::Service::mss`] exists.
     pub const CLAMPS_MSS: u32 = 1 << 10;
+    /// What the director's own stack sends is seen as it leaves, so that the director can be a NAT server.
+    pub const SEES_OWN: u32 = 1 << 11;
 }
 
 impl Config {

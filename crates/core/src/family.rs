@@ -74,6 +74,8 @@ pub trait Family<const K: usize>: Sized {
     fn read<P: Packet>(packet: &P) -> Result<Net<Self::Addr>, PassReason>;
     /// Can this be the source of a packet to that destination? What cannot is a martian to the stack.
     fn is_source(src: Self::Addr, dst: Self::Addr) -> bool;
+    /// Is it an address that no other host reaches, the loopback's?
+    fn is_loopback(addr: Self::Addr) -> bool;
     /// Is the network header's checksum right, where there is one?
     fn is_whole<P: Packet>(packet: &P, net: &Net<Self::Addr>) -> bool;
     /// May a packet with these options be sent on? `Err`: why the stack gets it.
@@ -126,6 +128,14 @@ pub trait Family<const K: usize>: Sized {
         addr: Self::Addr,
         port: [u8; 2],
     ) -> Result<(), DropReason>;
+    /// [`Family::translate`] of a packet that no router has here: to or from the director's own stack. Its time to live stays.
+    fn translate_here<P: Packet>(
+        packet: &mut P,
+        net: &Net<Self::Addr>,
+        end: End,
+        addr: Self::Addr,
+        port: [u8; 2],
+    ) -> Result<(), DropReason>;
     /// Wraps the packet for the tunnel to a server, in a frame to it.
     fn wrap<P: Packet, E: Env>(
         packet: &mut P,
@@ -145,6 +155,15 @@ pub trait Family<const K: usize>: Sized {
     /// Gives an ICMP error another address at one end, and the packet that it quotes that address and port at its other end;
     /// lowers the time to live.
     fn translate_error<P: Packet>(
+        packet: &mut P,
+        net: &Net<Self::Addr>,
+        quote: &Quote<Self::Addr>,
+        end: End,
+        addr: Self::Addr,
+        port: [u8; 2],
+    ) -> Result<(), DropReason>;
+    /// [`Family::translate_error`] likewise.
+    fn translate_error_here<P: Packet>(
         packet: &mut P,
         net: &Net<Self::Addr>,
         quote: &Quote<Self::Addr>,
@@ -287,6 +306,11 @@ impl Family<{ key::V4 }> for V4 {
     }
 
     #[inline(always)]
+    fn is_loopback(addr: [u8; 4]) -> bool {
+        addr[0] == 127
+    }
+
+    #[inline(always)]
     fn is_whole<P: Packet>(packet: &P, net: &Net<[u8; 4]>) -> bool {
         parse::checksum_holds_v4(packet, net)
     }
@@ -383,6 +407,17 @@ impl Family<{ key::V4 }> for V4 {
     }
 
     #[inline(always)]
+    fn translate_here<P: Packet>(
+        packet: &mut P,
+        net: &Net<[u8; 4]>,
+        end: End,
+        addr: [u8; 4],
+        port: [u8; 2],
+    ) -> Result<(), DropReason> {
+        v4::translate_here(packet, net, end, addr, port)
+    }
+
+    #[inline(always)]
     fn wrap<P: Packet, E: Env>(
         packet: &mut P,
         env: &E,
@@ -424,6 +459,18 @@ impl Family<{ key::V4 }> for V4 {
         port: [u8; 2],
     ) -> Result<(), DropReason> {
         v4::translate_error(packet, net, quote, end, addr, port)
+    }
+
+    #[inline(always)]
+    fn translate_error_here<P: Packet>(
+        packet: &mut P,
+        net: &Net<[u8; 4]>,
+        quote: &Quote<[u8; 4]>,
+        end: End,
+        addr: [u8; 4],
+        port: [u8; 2],
+    ) -> Result<(), DropReason> {
+        v4::translate_error_here(packet, net, quote, end, addr, port)
     }
 
     #[inline(always)]
@@ -533,8 +580,12 @@ impl Family<{ key::V6 }> for V6 {
     /// ::1 and multicast are no sources. The kernel takes the director's own address.
     #[inline(always)]
     fn is_source(src: AddrV6, _dst: AddrV6) -> bool {
-        let is_loopback = src.0[0] == 0 && src.0[1] == 1u64.to_be();
-        !is_loopback && src.0[0] as u8 != 0xff
+        !Self::is_loopback(src) && src.0[0] as u8 != 0xff
+    }
+
+    #[inline(always)]
+    fn is_loopback(addr: AddrV6) -> bool {
+        addr.0[0] == 0 && addr.0[1] == 1u64.to_be()
     }
 
     /// IPv6 has none.
@@ -632,6 +683,17 @@ impl Family<{ key::V6 }> for V6 {
     }
 
     #[inline(always)]
+    fn translate_here<P: Packet>(
+        packet: &mut P,
+        net: &Net<AddrV6>,
+        end: End,
+        addr: AddrV6,
+        port: [u8; 2],
+    ) -> Result<(), DropReason> {
+        v6::translate_here(packet, net, end, addr, port)
+    }
+
+    #[inline(always)]
     fn wrap<P: Packet, E: Env>(
         packet: &mut P,
         env: &E,
@@ -680,6 +742,18 @@ impl Family<{ key::V6 }> for V6 {
         port: [u8; 2],
     ) -> Result<(), DropReason> {
         v6::translate_error(packet, net, quote, end, addr, port)
+    }
+
+    #[inline(always)]
+    fn translate_error_here<P: Packet>(
+        packet: &mut P,
+        net: &Net<AddrV6>,
+        quote: &Quote<AddrV6>,
+        end: End,
+        addr: AddrV6,
+        port: [u8; 2],
+    ) -> Result<(), DropReason> {
+        v6::translate_error_here(packet, net, quote, end, addr, port)
     }
 
     #[inline(always)]

@@ -73,6 +73,8 @@ reasons! {
         TooLong = 17, "too_long", "a fragment, or a packet to be cut, is longer than the daemon takes";
         /// nat_icmp_send
         NoEntry = 18, "no_entry", "a NAT server's packet belongs to no connection, and nat_icmp_send has such packets refused";
+        /// Of a NAT server that nobody outside can reach.
+        Loopback = 19, "loopback", "the real server is a loopback address, which NAT does not lead to from outside";
     }
 }
 
@@ -149,6 +151,11 @@ pub enum Verdict {
     /// It is a fragment: to the daemon, which puts the packet together and asks about it.
     PutTogether {
         /// The interface that it came in by.
+        ifindex: u32,
+    },
+    /// On between the director's own stack and this interface, rewritten: the server is the director itself.
+    Local {
+        /// Its index.
         ifindex: u32,
     },
     /// As [`Verdict::Transmit`], but it is an ICMP error of the director's now.

@@ -153,7 +153,7 @@ pub fn take_off<P: Packet, E: Env>(packet: &mut P, env: &E, devices: u32) -> Res
 pub fn dispatch<P: Packet, E: Env>(packet: &mut P, env: &E, verdict: Verdict) -> Verdict {
     let came_with = env.arrival().map_or(Tags(0), Arrival::take);
     let (tags, verdict) = match verdict {
-        Verdict::Pass(_) => (came_with, verdict),
+        Verdict::Pass(_) | Verdict::Local { .. } => (came_with, verdict),
         Verdict::Answer { .. } => (came_with.of_device(), verdict),
         Verdict::Transmit { ifindex } | Verdict::Redirect { ifindex } => {
             let devices = env.config().map_or(0, |config| config.vlan_devices.load());

@@ -715,6 +715,17 @@ impl Engine {
         }
     }
 
+    /// Is the director itself one of the servers?
+    pub fn serves_itself(&self) -> bool {
+        let mut lanes = self.roster.seats().flat_map(|(_, seat)| seat.lanes.values());
+        lanes.any(|lane| self.record(lane.id).flags() & server_flag::LOCAL != 0)
+    }
+
+    /// Is what the director's own stack sends seen as it leaves ([`xlvs_core::director::outgoing`])? Only then NAT leads to the director.
+    pub fn see_own(&self, is_seen: bool) {
+        self.switch(switch::SEES_OWN, is_seen);
+    }
+
     // --------------------------------------------------------------------------------------------------- globals
 
     /// Tells the data plane whose packets may concern it. Without any service nothing does, as when IPVS unhooks.

@@ -16,7 +16,7 @@ use crate::roster::Roster;
 use crate::tables::Sizes;
 
 /// Version of the pinned maps' layout and of this file. A change of either is a change of this number.
-pub const ABI_VERSION: u32 = 12;
+pub const ABI_VERSION: u32 = 13;
 
 /// The first line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

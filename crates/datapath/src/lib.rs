@@ -7,6 +7,7 @@
 
 mod attachment;
 pub mod conns;
+mod egress;
 pub mod engine;
 pub mod estimator;
 pub mod evict;

@@ -83,9 +83,15 @@ fn ticks_in_2_24_jiffies() -> u64 {
     ((u64::from(Tick::PER_SECOND) << 24) + hz / 2) / hz
 }
 
-/// Has the kernel load these programs, and those of the stages.
+/// Has the kernel load the programs of the stages, and these.
+pub fn load_all(ebpf: &mut Ebpf, names: &[&str]) -> Result<(), XdpError> {
+    load(ebpf, &STAGES.map(|(_, name)| name))?;
+    load(ebpf, names)
+}
+
+/// Has the kernel load these programs.
 pub fn load(ebpf: &mut Ebpf, names: &[&str]) -> Result<(), XdpError> {
-    for name in STAGES.iter().map(|(_, name)| name).chain(names) {
+    for name in names {
         let loaded = match ebpf.program_mut(name) {
             Some(Program::Xdp(program)) => program.load(),
             Some(Program::SchedClassifier(program)) => program.load(),
@@ -114,15 +120,15 @@ pub fn fd<'e>(ebpf: &'e Ebpf, name: &str) -> Result<&'e ProgramFd, XdpError> {
     program.fd().map_err(|e| XdpError::Load(explain(&e)))
 }
 
-/// Puts an object's director into a pinned link, in one step. `false`: the link is one of the other hook, or dead (its interface was deleted)
+/// Puts an object's program into a pinned link, in one step. `false`: the link is one of the other hook, or dead (its interface was deleted)
 /// and was removed.
-pub fn put_into(ebpf: &mut Ebpf, path: &Path) -> Result<bool, XdpError> {
+pub fn put_into(ebpf: &mut Ebpf, name: &str, path: &Path) -> Result<bool, XdpError> {
     let link = match PinnedLink::from_pin(path) {
         Ok(link) => FdLink::from(link),
         Err(LinkError::SyscallError(e)) => return Err(file_error(path)(e.io_error)),
         Err(e) => return Err(XdpError::HalfMade { path: path.to_owned(), what: e.to_string() }),
     };
-    let put = match ebpf.program_mut(DIRECTOR) {
+    let put = match ebpf.program_mut(name) {
         Some(Program::Xdp(program)) => {
             let Ok(link) = XdpLink::try_from(link) else { return Ok(false) };
             program.attach_to_link(link).map(drop)
@@ -131,7 +137,7 @@ pub fn put_into(ebpf: &mut Ebpf, path: &Path) -> Result<bool, XdpError> {
             let Ok(link) = SchedClassifierLink::try_from(link) else { return Ok(false) };
             program.attach_to_link(link).map(drop)
         }
-        _ => return Err(missing(DIRECTOR)),
+        _ => return Err(missing(name)),
     };
     match put {
         Ok(()) => Ok(true),

@@ -43,26 +43,19 @@ impl Tc {
     pub(crate) fn load(pins: &Pins, sizes: &Sizes) -> Result<Self, XdpError> {
         kernel::runs_at_tc()?;
         let mut ebpf = programs::read(objects::TC, pins, sizes)?;
-        programs::load(&mut ebpf, &[DIRECTOR, "xlvs_give_back"])?;
+        programs::load_all(&mut ebpf, &[DIRECTOR, "xlvs_give_back"])?;
         programs::link_stages(&mut ebpf, STAGES)?;
         Ok(Self { ebpf })
     }
 
     /// Attaches the director to an interface: behind the programs that are there already.
     pub(crate) fn attach(&mut self, interface: &str) -> Result<FdLink, XdpError> {
-        let attach = |why: String| XdpError::Attach { interface: interface.to_owned(), why };
-        let program = program_mut(&mut self.ebpf, DIRECTOR)?;
-        let last = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let id = program
-            .attach_with_options(interface, TcAttachType::Ingress, last)
-            .map_err(|e| attach(explain(&e)))?;
-        let link = program.take_link(id).map_err(|e| attach(explain(&e)))?;
-        FdLink::try_from(link).map_err(|e| attach(e.to_string()))
+        link(program_mut(&mut self.ebpf, DIRECTOR)?, interface, TcAttachType::Ingress)
     }
 
     /// [`programs::put_into`].
     pub(crate) fn put_into(&mut self, path: &Path) -> Result<bool, XdpError> {
-        programs::put_into(&mut self.ebpf, path)
+        programs::put_into(&mut self.ebpf, DIRECTOR, path)
     }
 
     /// Gives a frame to the stack, as if it had just come in by this interface.
@@ -77,16 +70,7 @@ impl Tc {
     }
 
     fn run(&self, name: &str, frame: &[u8], context: &[u8]) -> Result<(i32, Vec<u8>), XdpError> {
-        let mut out = vec![0; frame.len() + 256];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ctx_in: Some(context),
-            ..TestRunOptions::new()
-        };
-        let run = program(&self.ebpf, name)?.test_run(options).map_err(|e| XdpError::Load(explain(&e)))?;
-        out.truncate(run.data_size_out as usize);
-        Ok((run.return_value as i32, out))
+        run(program(&self.ebpf, name)?, frame, context)
     }
 }
 
@@ -100,10 +84,11 @@ pub fn is_runnable(frame: &[u8]) -> bool {
     frame.len() >= least
 }
 
-const LOOPBACK: u32 = 1;
+/// The first interface.
+pub(crate) const LOOPBACK: u32 = 1;
 
-/// A test run's `__sk_buff`: the interface that the frame came in by, and the payload of its segments.
-fn context(ifindex: u32, segment: u32) -> [u8; 192] {
+/// A test run's `__sk_buff`: the interface that the frame came in by, or leaves by, and the payload of its segments.
+pub(crate) fn context(ifindex: u32, segment: u32) -> [u8; 192] {
     let mut context = [0; 192];
     for (at, word) in [(40, ifindex), (176, segment)] {
         context[at..at + 4].copy_from_slice(&word.to_ne_bytes());
@@ -111,12 +96,43 @@ fn context(ifindex: u32, segment: u32) -> [u8; 192] {
     context
 }
 
-fn program<'e>(ebpf: &'e Ebpf, name: &str) -> Result<&'e SchedClassifier, XdpError> {
+/// Attaches a program to an interface, behind the programs that are there already.
+pub(crate) fn link(
+    program: &mut SchedClassifier,
+    interface: &str,
+    way: TcAttachType,
+) -> Result<FdLink, XdpError> {
+    let attach = |why: String| XdpError::Attach { interface: interface.to_owned(), why };
+    let last = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let id = program.attach_with_options(interface, way, last).map_err(|e| attach(explain(&e)))?;
+    let link = program.take_link(id).map_err(|e| attach(explain(&e)))?;
+    FdLink::try_from(link).map_err(|e| attach(e.to_string()))
+}
+
+/// Runs a classifier on a packet, in this context. Returns the action and the packet afterwards.
+pub(crate) fn run(
+    program: &SchedClassifier,
+    frame: &[u8],
+    context: &[u8],
+) -> Result<(i32, Vec<u8>), XdpError> {
+    let mut out = vec![0; frame.len() + 256];
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ctx_in: Some(context),
+        ..TestRunOptions::new()
+    };
+    let run = program.test_run(options).map_err(|e| XdpError::Load(explain(&e)))?;
+    out.truncate(run.data_size_out as usize);
+    Ok((run.return_value as i32, out))
+}
+
+pub(crate) fn program<'e>(ebpf: &'e Ebpf, name: &str) -> Result<&'e SchedClassifier, XdpError> {
     let program = ebpf.program(name).and_then(|p| <&SchedClassifier>::try_from(p).ok());
     program.ok_or_else(|| programs::missing(name))
 }
 
-fn program_mut<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut SchedClassifier, XdpError> {
+pub(crate) fn program_mut<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut SchedClassifier, XdpError> {
     let program = ebpf.program_mut(name).and_then(|p| <&mut SchedClassifier>::try_from(p).ok());
     program.ok_or_else(|| programs::missing(name))
 }

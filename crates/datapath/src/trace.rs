@@ -39,7 +39,7 @@ impl Tracer {
             Hook::Tc => (objects::TC_TRACED, STAGES_AT_TC),
         };
         let mut ebpf = programs::read(object, pins, sizes)?;
-        programs::load(&mut ebpf, &[DIRECTOR])?;
+        programs::load_all(&mut ebpf, &[DIRECTOR])?;
         programs::link_stages(&mut ebpf, stages)?;
         let filter = xdp::region(&ebpf, "TRACE_FILTER", 1)?;
         let tracer = Self { ebpf, filter };
@@ -79,7 +79,7 @@ impl Xdp {
     pub fn begin_trace(&self, tracer: &mut Tracer) -> Result<(), XdpError> {
         for interface in self.pins().attached()? {
             let _gone_with_its_interface =
-                programs::put_into(&mut tracer.ebpf, &self.pins().link(&interface))?;
+                programs::put_into(&mut tracer.ebpf, DIRECTOR, &self.pins().link(&interface))?;
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ use xlvs_core::vlan;
 use xlvs_model::config::Hook;
 
 use crate::attachment::is_native;
+use crate::egress::Egress;
 use crate::evict::{Doomed, Evictor};
 use crate::fragments::{Director, Fate, Outgoing};
 use crate::kernel;
@@ -197,13 +198,26 @@ impl Pins {
         self.maps().join(name)
     }
 
+    pub(crate) fn in_root(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
     fn links(&self) -> PathBuf {
-        self.root.join("links")
+        self.in_root("links")
     }
 
     pub(crate) fn link(&self, interface: &str) -> PathBuf {
-        // Names on a BPF file system have no dots; interfaces' may (`eth0.100`).
-        self.links().join(interface.replace('.', "%"))
+        Self::link_in(&self.links(), interface)
+    }
+
+    /// Names on a BPF file system have no dots; interfaces' may (`eth0.100`).
+    pub(crate) fn link_in(directory: &Path, interface: &str) -> PathBuf {
+        directory.join(interface.replace('.', "%"))
+    }
+
+    pub(crate) fn interfaces_in(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).into_iter().flatten();
+        entries.filter_map(|e| Some(e.ok()?.file_name().to_string_lossy().replace('%', "."))).collect()
     }
 
     /// Is there a complete state? Half of one is an error.
@@ -232,10 +246,7 @@ impl Pins {
 
     /// Interfaces with a pinned link.
     pub fn attached(&self) -> Result<Vec<String>, XdpError> {
-        let dir = self.links();
-        let Ok(entries) = fs::read_dir(&dir) else { return Ok(Vec::new()) };
-        let names = entries.filter_map(|e| Some(e.ok()?.file_name().to_string_lossy().replace('%', ".")));
-        Ok(names.collect())
+        Ok(Self::interfaces_in(&self.links()))
     }
 
     /// Removes everything: the programs leave the interfaces, connections are forgotten.
@@ -266,8 +277,9 @@ pub struct Xdp {
     ebpf: Ebpf,
     tables: Arc<Tables>,
     pins: Pins,
-    attached: HashMap<String, u32>,
+    pub(crate) attached: HashMap<String, u32>,
     tc: Option<Tc>,
+    pub(crate) egress: Option<Egress>,
 }
 
 /// What became of an interface.
@@ -289,13 +301,13 @@ impl Xdp {
         fs::create_dir_all(pins.maps()).map_err(file_error(&pins.maps()))?;
         fs::create_dir_all(pins.links()).map_err(file_error(&pins.links()))?;
         let mut ebpf = programs::read(objects::DIRECTOR, &pins, &sizes)?;
-        programs::load(&mut ebpf, &PROGRAMS)?;
+        programs::load_all(&mut ebpf, &PROGRAMS)?;
         programs::link_stages(&mut ebpf, "STAGES")?;
         let tables = Arc::new(map_tables(&mut ebpf, sizes)?);
         if !found {
             tables.config().set_defaults(seed);
         }
-        Ok(Self { ebpf, tables, pins, attached: HashMap::new(), tc: None })
+        Ok(Self { ebpf, tables, pins, attached: HashMap::new(), tc: None, egress: None })
     }
 
     /// Loads the programs of the tc hook too, over the same maps.
@@ -385,6 +397,7 @@ impl Xdp {
         out.truncate(run.data_size_out as usize);
         let frame = out.split_off(Question::LEN.min(out.len()));
         Ok(match (run.return_value, Question::answer(&out)) {
+            (XDP_PASS, _) if frame != head => Fate::PassesRewritten([&frame[..], rest].concat(), largest),
             (XDP_PASS, _) => Fate::Passes,
             (XDP_TX, _) => Fate::Leaves(Outgoing { ifindex, frame }),
             (XDP_REDIRECT, Some((ifindex, cut_to))) if cut_to != 0 => {
@@ -407,6 +420,7 @@ impl Xdp {
             return Err(XdpError::NoInterface(interface.to_owned()));
         };
         let place = self.attach_somehow(interface, ifindex, mode)?;
+        self.see_own_of(interface)?;
         self.attached.insert(interface.to_owned(), ifindex);
         Ok(place)
     }
@@ -416,7 +430,7 @@ impl Xdp {
         if mode == Mode::Tc {
             return self.attach_at_tc(interface, &path);
         }
-        if path.exists() && programs::put_into(&mut self.ebpf, &path)? {
+        if path.exists() && programs::put_into(&mut self.ebpf, DIRECTOR, &path)? {
             let is_native = is_native(ifindex).map_err(|why| XdpError::Attach {
                 interface: interface.to_owned(),
                 why: format!("how its program runs cannot be seen: {why}"),
@@ -461,7 +475,7 @@ impl Xdp {
             let link = self.pins.link(&interface);
             let _gone_with_its_interface = match &mut self.tc {
                 Some(tc) => tc.put_into(&link)?,
-                None => programs::put_into(&mut self.ebpf, &link)?,
+                None => programs::put_into(&mut self.ebpf, DIRECTOR, &link)?,
             };
         }
         Ok(())
@@ -506,6 +520,7 @@ impl Xdp {
         for interface in self.pins.attached()?.into_iter().filter(|i| !named.contains(i)) {
             let path = self.pins.link(&interface);
             fs::remove_file(&path).map_err(file_error(&path))?;
+            self.pins.forget_egress(&interface)?;
             gone.push(interface);
         }
         Ok(gone)

@@ -12,7 +12,7 @@ use xlvs_core::director;
 use xlvs_core::errand::{ErrandView, Kind};
 use xlvs_core::packet::Frame;
 use xlvs_core::server::Hop;
-use xlvs_core::verdict::Verdict;
+use xlvs_core::verdict::{PassReason, Verdict};
 use xlvs_core::vlan::Tags;
 use xlvs_core::wire::ethertype;
 use xlvs_datapath::engine::Engine;
@@ -422,6 +422,10 @@ fn resolve(engine: &Engine, random: &mut Random) {
         if random.one_in(12) {
             continue;
         }
+        if random.one_in(6) {
+            engine.unresolve(destination.id, true);
+            continue;
+        }
         let hop = Hop {
             to: [2, 0, 0, 0, 2, destination.id as u8],
             from: [2, 0, 0, 0, 1, 0xfe],
@@ -463,7 +467,7 @@ impl Hook {
 fn action(verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Drop(_) | Verdict::Cut { .. } | Verdict::PutTogether { .. } => 1,
-        Verdict::Pass(_) => 2,
+        Verdict::Pass(_) | Verdict::Local { .. } => 2,
         Verdict::Transmit { .. } | Verdict::Answer { .. } => 3,
         Verdict::Redirect { .. } => 4,
     }
@@ -506,6 +510,10 @@ fn compare(hook: Hook, name: &str, seed: u64, packets: usize) {
         xdp.load_for_tc().expect("the programs of the tc hook load");
     }
     let mut ring = xdp.take_errands().expect("a ring of errands");
+    let sees_own = !seed.is_multiple_of(4) && runs_at_tc().is_ok();
+    if sees_own {
+        xdp.see_own().expect("the program at egress loads");
+    }
     let host = Arc::new(Tables::on_heap(sizes, 42));
     let site = random_site(&mut random);
     let mut engines = [Engine::new(Arc::clone(&host)), Engine::new(Arc::clone(xdp.tables()))];
@@ -513,6 +521,7 @@ fn compare(hook: Hook, name: &str, seed: u64, packets: usize) {
     for engine in &mut engines {
         engine.apply(&site).expect("a site that is right");
         engine.defend(u32::MAX);
+        engine.see_own(sees_own);
         // Where there is none, the replies of NAT go the short way.
         assert_eq!(
             engine.set_vlan_devices(if hook == Hook::Xdp && seed.is_multiple_of(2) { &DEVICES } else { &[] }),
@@ -522,6 +531,7 @@ fn compare(hook: Hook, name: &str, seed: u64, packets: usize) {
     }
     let env = HostEnv::new(&host, 0);
     let mut verdicts = std::collections::BTreeMap::new();
+    let mut delivered: Vec<Vec<u8>> = Vec::new();
     for n in 0..packets {
         if hook == Hook::Xdp && random.one_in(12) {
             let verdict = compare_whole(&mut random, &xdp, &env, &format!("packet {n} of seed {seed}"));
@@ -529,6 +539,17 @@ fn compare(hook: Hook, name: &str, seed: u64, packets: usize) {
             continue;
         }
         let mut frame = random_packet(&mut random);
+        if sees_own && random.one_in(4) {
+            if random.one_in(2) && !delivered.is_empty() {
+                let which = random.below(delivered.len() as u64) as usize;
+                frame = answer_to(&mut random, &delivered[which]);
+            }
+            if is_runnable(&frame) {
+                let verdict = compare_leaving(&xdp, &env, &frame, &format!("packet {n} of seed {seed}"));
+                *verdicts.entry(format!("own {}", kind(verdict))).or_insert(0) += 1;
+            }
+            continue;
+        }
         // At tc the kernel takes tags off before, and puts them on.
         if hook == Hook::Xdp && random.one_in(4) {
             frame = tag(&mut random, frame);
@@ -544,6 +565,9 @@ fn compare(hook: Hook, name: &str, seed: u64, packets: usize) {
         let (kernel_action, kernel_bytes) = hook.run(&xdp, &frame, action(verdict));
         *verdicts.entry(kind(verdict)).or_insert(0) += 1;
         assert_eq!(action(verdict), kernel_action, "packet {n} of seed {seed}: {verdict:?}\n{frame:02x?}");
+        if matches!(verdict, Verdict::Local { .. } | Verdict::Pass(PassReason::Local)) {
+            delivered.push(packet.bytes().to_vec());
+        }
         let errand = match verdict {
             Verdict::Cut { ifindex } => Some((Kind::Cut, ifindex, packet.bytes())),
             Verdict::PutTogether { ifindex } => Some((Kind::PutTogether, ifindex, packet.bytes())),
@@ -571,6 +595,11 @@ fn compare(hook: Hook, name: &str, seed: u64, packets: usize) {
     assert_eq!(xlvs_datapath::conns::discrepancies(&host), []);
     println!("seed {seed}: {verdicts:?}");
     assert!(verdicts.len() > 8, "the packets met too few fates: {verdicts:?}");
+    // Where hardly anything was for servers, nothing may have been for the director.
+    assert!(
+        !sees_own || delivered.len() < 10 || verdicts.contains_key("own Local"),
+        "no answer of the director's own was seen: {verdicts:?}"
+    );
     assert!(
         hook == Hook::Tc || verdicts.contains_key("whole Cut"),
         "no packet was sent on that had come in fragments: {verdicts:?}"
@@ -579,6 +608,47 @@ fn compare(hook: Hook, name: &str, seed: u64, packets: usize) {
 
 fn kind(verdict: Verdict) -> String {
     format!("{verdict:?}").split(" {").next().unwrap_or_default().to_owned()
+}
+
+/// What the stack may say to a frame that it got: a packet to who sent it, or that nobody has the port.
+fn answer_to(random: &mut Random, frame: &[u8]) -> Vec<u8> {
+    let mut answer = frame.to_vec();
+    // Of a frame with VLAN tags or a longer header, what comes of it is nobody's.
+    let (at, length) = if frame[12..14] == [8, 0] { (26, 4) } else { (22, 16) };
+    let l4 = at + 2 * length;
+    if answer.len() < l4 + 14 {
+        return answer;
+    }
+    let addresses = [&frame[at + length..l4], &frame[at..at + length]].concat();
+    answer[at..l4].copy_from_slice(&addresses);
+    let ports = [&frame[l4 + 2..l4 + 4], &frame[l4..l4 + 2]].concat();
+    answer[l4..l4 + 4].copy_from_slice(&ports);
+    if frame[12..14] == [8, 0] && random.one_in(5) {
+        let [src, dst] = [at, at + 4].map(|at| answer[at..at + 4].try_into().expect("an address"));
+        let message = [&[3, 3, 0, 0, 0, 0, 0, 0][..], &frame[14..]].concat();
+        return with_ip(random, src, dst, 1, 0, message);
+    }
+    if frame[23] == 6 || frame[20] == 6 {
+        answer[l4 + 13] = random.of(&[0x12, 0x12, 0x10, 0x11, 0x14]);
+    }
+    answer
+}
+
+/// Has the director's own stack send a frame, in both.
+fn compare_leaving(xdp: &Xdp, env: &HostEnv<'_>, frame: &[u8], which: &str) -> Verdict {
+    env.set_now(xdp.now().expect("the clock runs").count());
+    let mut buffer = frame.to_vec();
+    let mut packet = Frame::new(&mut buffer, 0);
+    let verdict = if director::may_answer(&packet, env) {
+        director::outgoing(&mut packet, env)
+    } else {
+        Verdict::Pass(PassReason::NotOurs)
+    };
+    let (action, bytes) = xdp.try_outgoing(frame, 0).expect("the packet runs");
+    let expected = if matches!(verdict, Verdict::Drop(_)) { TC_ACT_SHOT } else { TC_ACT_UNSPEC };
+    assert_eq!(action, expected, "{which} leaves: {verdict:?}\n{frame:02x?}");
+    assert!(action == TC_ACT_SHOT || packet.bytes() == bytes, "{which} leaves: {verdict:?}\n{frame:02x?}");
+    verdict
 }
 
 /// Asks both about a packet that came in fragments. The kernel sees the head of a long one only, and must say the same.
@@ -593,6 +663,7 @@ fn compare_whole(random: &mut Random, xdp: &Xdp, env: &HostEnv<'_>, which: &str)
     let bytes = packet.bytes().to_vec();
     let expected = match verdict {
         Verdict::Pass(_) => Fate::Passes,
+        Verdict::Local { .. } => Fate::PassesRewritten(bytes, largest),
         Verdict::Answer { ifindex } => Fate::Leaves(Outgoing { ifindex, frame: bytes }),
         Verdict::Cut { ifindex } => {
             Fate::LeavesInPieces(Outgoing { ifindex, frame: bytes }, env.cut_to.get())

@@ -105,7 +105,7 @@ impl Both {
         let verdict = director::balance(&mut packet, &env);
         let (action, bytes) = self.xdp.try_packet(frame).expect("the packet runs");
         let expected = match verdict {
-            Verdict::Pass(_) => 2,
+            Verdict::Pass(_) | Verdict::Local { .. } => 2,
             Verdict::Answer { .. } | Verdict::Transmit { .. } => 3,
             Verdict::Redirect { .. } => 4,
             Verdict::Drop(_) | Verdict::Cut { .. } | Verdict::PutTogether { .. } => 1,

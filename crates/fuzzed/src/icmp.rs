@@ -81,6 +81,7 @@ fn message(input: &mut Input<'_>, site: &Site) {
     match verdict {
         Verdict::Pass(_) => assert_eq!(after, frame, "the stack gets it as it came"),
         Verdict::Drop(_) | Verdict::PutTogether { .. } => {}
+        Verdict::Local { .. } => panic!("no server is the director"),
         Verdict::Answer { .. } => panic!("an error is never answered by another"),
         Verdict::Cut { .. } => panic!("an error is never cut"),
         Verdict::Transmit { .. } | Verdict::Redirect { .. } => {

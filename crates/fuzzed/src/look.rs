@@ -36,6 +36,13 @@ pub fn assert_sound(frame: &[u8]) {
     }
 }
 
+/// A frame without what lies behind its IP packet.
+pub fn without_padding(frame: &[u8]) -> &[u8] {
+    let word = |at: usize| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+    let length = if frame[12..L3] == [8, 0] { word(L3 + 2) } else { word(L3 + 4) + 40 };
+    &frame[..L3 + length]
+}
+
 /// The complement of the sum of RFC 1071, in this machine's order of bytes, in which etherparse adds.
 pub fn sum_of(bytes: &[u8]) -> u16 {
     Sum16BitWords::new().add_slice(bytes).ones_complement()

@@ -7,7 +7,7 @@ use xlvs_core::director;
 use xlvs_core::env::Route;
 use xlvs_core::packet::Frame;
 use xlvs_core::server::Hop;
-use xlvs_core::verdict::Verdict;
+use xlvs_core::verdict::{PassReason, Verdict};
 use xlvs_datapath::engine::Engine;
 use xlvs_datapath::host::HostEnv;
 use xlvs_datapath::tables::{Sizes, Tables};
@@ -53,6 +53,14 @@ impl Site {
         }
     }
 
+    /// Every other server is the director itself, which sees what its own stack sends.
+    pub fn serve_itself(&self) {
+        self.engine.see_own(true);
+        for destination in self.engine.destinations().iter().step_by(2) {
+            self.engine.unresolve(destination.id, true);
+        }
+    }
+
     /// Its surroundings at this tick; clients are on the network that everything comes from.
     pub fn env(&self, tick: u32) -> HostEnv<'_> {
         let env = HostEnv::new(&self.tables, 0);
@@ -79,6 +87,18 @@ impl Site {
         let verdict = decide(&mut packet, env);
         (verdict, packet.bytes().to_vec())
     }
+}
+
+/// What the director makes of a frame that its own stack sends.
+pub fn see_off(env: &HostEnv<'_>, frame: &[u8]) -> (Verdict, Vec<u8>) {
+    let mut buffer = frame.to_vec();
+    let mut packet = Frame::new(&mut buffer, 0);
+    let verdict = if director::may_answer(&packet, env) {
+        director::outgoing(&mut packet, env)
+    } else {
+        Verdict::Pass(PassReason::NotOurs)
+    };
+    (verdict, packet.bytes().to_vec())
 }
 
 /// A service of the VIP.

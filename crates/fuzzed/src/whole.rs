@@ -52,6 +52,7 @@ pub fn whole(data: &[u8]) {
         }
         let largest = input.of(&[0, 0, 0, 0, 0, 0, 576, 1400]);
         let frame = any_frame(&mut input);
+        leave(&site, tick, &frame);
         follow(&site, tick, &frame, largest);
     }
     assert_eq!(conns::discrepancies(&site.tables), [], "counts and table agree");
@@ -92,7 +93,12 @@ fn any_site(input: &mut Input<'_>) -> Site {
         }
     }
     let site = Site::of(&changes);
-    site.resolve(input.of(&[1500, 1500, 1500, 600, 1280, 80]));
+    let (mtu, serves_itself) =
+        input.of(&[(1500, false), (1500, true), (1500, false), (600, false), (1280, true), (80, false)]);
+    site.resolve(mtu);
+    if serves_itself {
+        site.serve_itself();
+    }
     site
 }
 
@@ -141,6 +147,26 @@ fn any_frame(input: &mut Input<'_>) -> Vec<u8> {
     frame
 }
 
+/// Has the director's own stack send a frame, and looks at what becomes of it. Where nothing is seen of that, nothing does.
+fn leave(site: &Site, tick: u32, frame: &[u8]) {
+    let (verdict, after) = site::see_off(&site.env(tick), frame);
+    match verdict {
+        Verdict::Pass(_) => assert_eq!(after, frame, "it leaves as it was sent"),
+        Verdict::Local { .. } => assert_rewritten_here(frame, &after),
+        Verdict::Drop(_) => {}
+        other => panic!("a packet that is on its way stays there: {other:?}"),
+    }
+}
+
+/// A packet to or from the director's own stack has other ends, and nothing else.
+fn assert_rewritten_here(before: &[u8], after: &[u8]) {
+    assert_eq!((before.len(), &before[..14]), (after.len(), &after[..14]), "in the frame that it was in");
+    assert_eq!(look::ttl(after), look::ttl(before), "no router is passed");
+    look::assert_sound(look::without_padding(after));
+    let wrong = look::transport_sum(before) == Sum::Wrong;
+    assert!(wrong || look::transport_sum(after) != Sum::Wrong, "a right checksum stays right");
+}
+
 /// Decides about a frame, and looks at what became of it; `largest`: of the fragments that it was put together from, or 0.
 fn follow(site: &Site, tick: u32, frame: &[u8], largest: u16) {
     let env = site.env(tick);
@@ -150,6 +176,7 @@ fn follow(site: &Site, tick: u32, frame: &[u8], largest: u16) {
     match verdict {
         Verdict::Pass(_) => assert_eq!(after, frame, "the stack gets it as it came"),
         Verdict::Drop(_) => {}
+        Verdict::Local { .. } => assert_rewritten_here(frame, &after),
         Verdict::PutTogether { .. } => assert_eq!(after, frame, "a fragment is handed on as it came"),
         Verdict::Answer { .. } => {
             look::assert_sound(&after);

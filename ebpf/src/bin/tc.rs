@@ -13,6 +13,9 @@ mod errands;
 mod hook;
 #[path = "../maps.rs"]
 mod maps;
+#[cfg(not(feature = "traced"))]
+#[path = "../outgoing.rs"]
+mod outgoing;
 #[path = "../scheduling.rs"]
 mod scheduling;
 #[path = "../skb.rs"]

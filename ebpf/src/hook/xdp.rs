@@ -71,6 +71,12 @@ pub fn go_on(ctx: *mut Context, stage: Stage) {
     let _missing = unsafe { STAGES.tail_call(&XdpContext::new(ctx), stage as u32) };
 }
 
+/// To the stack, rewritten.
+#[inline(always)]
+pub fn deliver(_ctx: *mut Context) -> Action {
+    XDP_PASS
+}
+
 /// Out of the interface that it came in by.
 #[inline(always)]
 pub fn send_back(_ctx: *mut Context) -> Action {

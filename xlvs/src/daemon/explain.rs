@@ -170,6 +170,7 @@ fn fate_of(outcome: &Outcome) -> (Fate, Option<&'static str>, String) {
         }
         Verdict::Pass(PassReason::NotOurs) => pass(PassReason::NotOurs, "not a packet of the director's"),
         Verdict::Pass(reason) => pass(reason, "passed to the director's own stack"),
+        Verdict::Local { .. } => pass(PassReason::Local, REWRITTEN),
         Verdict::Drop(reason) => drop_because(reason),
         Verdict::Answer { .. } => (Fate::Answer, None, answer_words(outcome)),
     }
@@ -193,6 +194,9 @@ pub(super) fn interface(ifindex: u32) -> String {
     if_indextoname(ifindex)
         .map_or_else(|_| format!("interface {ifindex}"), |name| name.to_string_lossy().into_owned())
 }
+
+/// What becomes of a packet to a NAT server that is the director.
+pub(super) const REWRITTEN: &str = "passed to the director's own stack, with its server's address and port";
 
 /// What passing is, in words.
 pub(super) fn pass(reason: PassReason, what: &str) -> (Fate, Option<&'static str>, String) {

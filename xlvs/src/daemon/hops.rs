@@ -10,16 +10,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
 use xlvs_core::server::Hop;
 use xlvs_core::vlan;
-use xlvs_datapath::engine::{Destination, Engine};
+use xlvs_datapath::engine::Destination;
 use xlvs_datapath::nexthop::{self, Change, Command, News, NextHop, Reason, State, Target, VlanDevice};
 use xlvs_datapath::offload;
 use xlvs_datapath::xdp::Mode;
-use xlvs_model::ServiceKey;
-use xlvs_model::spec::Method;
 
-use super::Daemon;
-use super::explain::place_of;
-use crate::{named, plan};
+use super::{Daemon, local};
 
 /// How long a command waits for the next hops of servers that it added, so that the first connection finds them.
 const PATIENCE: Duration = Duration::from_millis(600);
@@ -252,29 +248,16 @@ fn know_devices(daemon: &Daemon, devices: &[VlanDevice]) {
     }
 }
 
-/// What the director itself serves reaches its stack untranslated. So no other port is reached by NAT.
-fn warn_of_another_port(engine: &Engine, id: u32) {
-    let Some((service, server)) = place_of(engine, id) else { return };
-    let ServiceKey::Address { addr, port, .. } = service else { return };
-    let spec = engine.model().service(&service).and_then(|known| known.server(&server));
-    let is_nat = spec.is_some_and(|spec| spec.method == Method::Masquerade);
-    if is_nat && server.port != port && port != 0 {
-        tracing::warn!(
-            service = %named::of(&service),
-            server = %plan::server(&server),
-            "this server is the director itself, which gets packets as they came: have it listen on {addr} and port {port}, or let \
-             netfilter redirect that port to it"
-        );
-    }
-}
-
 fn learn(daemon: &Daemon, event: &NextHop) {
     daemon.hops.know_way(event);
-    let engine = daemon.engine.borrow();
     let servers: Vec<u32> = event.ids.iter().copied().filter(|id| *id < CLIENTS).collect();
     if servers.is_empty() {
         return;
     }
+    if matches!(event.state, State::Unresolved { reason: Reason::Local }) {
+        local::serve(daemon);
+    }
+    let engine = daemon.engine.borrow();
     match &event.state {
         State::Resolved { ifindex, source_mac, dest_mac, mtu, source } => {
             let mtu = u16::try_from(*mtu).unwrap_or(u16::MAX);
@@ -290,7 +273,7 @@ fn learn(daemon: &Daemon, event: &NextHop) {
                 tracing::debug!(server = %event.addr, %reason, "no next hop yet");
             } else {
                 if local {
-                    servers.iter().for_each(|id| warn_of_another_port(&engine, *id));
+                    servers.iter().for_each(|id| local::warn_of(&engine, *id));
                 } else {
                     tracing::warn!(server = %event.addr, %reason, "no next hop: packets to this server are dropped");
                 }

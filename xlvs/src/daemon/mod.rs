@@ -11,6 +11,7 @@ mod explain;
 mod full_table;
 mod hops;
 mod http;
+mod local;
 pub mod lock;
 mod path;
 mod probe;
@@ -162,6 +163,8 @@ pub struct Daemon {
     events: events::Events,
     /// Packets are being traced.
     tracing: Cell<bool>,
+    /// What the director's own stack sends cannot be seen.
+    own_is_hidden: Cell<bool>,
     began: Instant,
 }
 

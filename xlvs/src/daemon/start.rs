@@ -38,6 +38,7 @@ pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<(Daemon
     match load_and_attach(&options, &pins, sizes) {
         Ok((xdp, places)) => {
             let engine = engine(&options, &xdp, earlier, sizes)?;
+            engine.see_own(xdp.sees_own());
             warn_about_forwarding(&options);
             let site = Site::resume(&options, fixed_interfaces, !fresh);
             let checks = Checks::resume(&options.paths, site.policy(), !fresh);
@@ -54,6 +55,7 @@ pub fn start(options: Options, fixed_interfaces: bool) -> anyhow::Result<(Daemon
                 work: Work::default(),
                 events: Events::default(),
                 tracing: Cell::new(false),
+                own_is_hidden: Cell::new(false),
                 began: Instant::now(),
             };
             for (interface, place) in &*daemon.places.borrow() {
@@ -134,6 +136,13 @@ fn load_and_attach(
     xdp.pins().forget_trace()?;
     if xdp.hook() == Hook::Xdp {
         xdp.pins().forget_tc()?;
+    }
+    if !xdp.pins().seen().is_empty() {
+        // With an older daemon the director has served itself.
+        if let Err(why) = xdp.see_own() {
+            tracing::warn!(%why, "what the director sends is not seen any more");
+            xdp.overlook_own()?;
+        }
     }
     Ok((xdp, places))
 }

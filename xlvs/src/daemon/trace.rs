@@ -14,7 +14,7 @@ use xlvs_core::conn::Word;
 use xlvs_core::director::Stage;
 use xlvs_core::family::slot_of;
 use xlvs_core::trace::{Note, RecordView};
-use xlvs_core::verdict::Verdict;
+use xlvs_core::verdict::{PassReason, Verdict};
 use xlvs_datapath::conns;
 use xlvs_datapath::engine::Engine;
 use xlvs_datapath::trace::Tracer;
@@ -22,7 +22,7 @@ use xlvs_datapath::xdp::Ring;
 use xlvs_model::view::ConnView;
 
 use super::Daemon;
-use super::explain::{drop_because, interface, pass, place_of, service_of};
+use super::explain::{REWRITTEN, drop_because, interface, pass, place_of, service_of};
 use crate::explain::Fate;
 use crate::protocol::Answer;
 use crate::sketch;
@@ -238,6 +238,7 @@ impl Words<'_> {
 fn left(traced: Traced, verdict: Verdict, record: &RecordView, came: u64) -> Traced {
     let (fate, reason, sentence) = match verdict {
         Verdict::Pass(reason) => pass(reason, "passed to the director's own stack"),
+        Verdict::Local { .. } => pass(PassReason::Local, REWRITTEN),
         Verdict::Drop(reason) => drop_because(reason),
         Verdict::Transmit { ifindex } | Verdict::Redirect { ifindex } => {
             (Fate::Forward, None, format!("sent by {}", interface(ifindex)))

@@ -20,7 +20,7 @@ use xlvs_model::ServiceKey;
 
 use super::events::{Drains, Pressure};
 use super::full_table::FullTable;
-use super::{Daemon, start, status};
+use super::{Daemon, local, start, status};
 use crate::event::{Happening, Which};
 
 /// A full sweep begins once a second: what has expired is gone within two.
@@ -61,6 +61,7 @@ pub async fn run(daemon: Rc<Daemon>) {
             _ = estimate.tick() => daemon.engine.borrow_mut().estimate(),
             _ = trash.tick() => {
                 empty_trash(&daemon, began.elapsed().as_secs()).await;
+                local::settle(&daemon);
             }
             _ = interfaces.tick() => watch_interfaces(&daemon),
             _ = caches.tick() => {

@@ -14,7 +14,7 @@ use xlvs_core::env::{Env, Route};
 use xlvs_core::packet::Frame;
 use xlvs_core::pressure::DropEntry;
 use xlvs_core::server;
-use xlvs_core::verdict::Verdict;
+use xlvs_core::verdict::{PassReason, Verdict};
 use xlvs_core::wire::ip_protocol;
 use xlvs_datapath::conns;
 use xlvs_datapath::engine::{ApplyError, Engine};
@@ -163,14 +163,9 @@ impl<'t> Director<'t> {
         env.set_routes(move |query| route(&*asked, query));
         let asked = Rc::clone(&ways);
         env.set_elsewhere(move |destination, mark| asked.leads_elsewhere(destination, mark));
-        Self {
-            engine: Engine::new(Arc::clone(tables)),
-            env,
-            drop_entry: DropEntry::default(),
-            ways,
-            path_mtus: RefCell::default(),
-            ms: 0,
-        }
+        let engine = Engine::new(Arc::clone(tables));
+        engine.see_own(true);
+        Self { engine, env, drop_entry: DropEntry::default(), ways, path_mtus: RefCell::default(), ms: 0 }
     }
 
     /// Random choices begin from this number.
@@ -220,6 +215,18 @@ impl<'t> Director<'t> {
         self.decide(ingress, frame, 0, |packet, env| director::balance(packet, env))
     }
 
+    /// The director's own stack sends a frame by this interface: it, as it leaves.
+    pub fn see_off(&self, ifindex: u32, frame: Vec<u8>) -> Vec<u8> {
+        let see = |packet: &mut Frame<'_>, env: &HostEnv<'t>| {
+            if director::may_answer(packet, env) {
+                director::outgoing(packet, env)
+            } else {
+                Verdict::Pass(PassReason::NotOurs)
+            }
+        };
+        self.decide(ifindex, &frame, 0, see).1
+    }
+
     /// What a stage says of a frame that was put together from fragments of which the largest was so long (0: it came whole).
     fn decide(
         &self,
@@ -242,7 +249,7 @@ impl<'t> Director<'t> {
         self.env.cut_to.get()
     }
 
-    fn fate(&self, (verdict, frame): (Verdict, Vec<u8>)) -> fragments::Fate {
+    fn fate(&self, (verdict, frame): (Verdict, Vec<u8>), largest: u16) -> fragments::Fate {
         match verdict {
             Verdict::Transmit { ifindex } | Verdict::Redirect { ifindex } | Verdict::Answer { ifindex } => {
                 fragments::Fate::Leaves(Outgoing { ifindex, frame })
@@ -251,6 +258,7 @@ impl<'t> Director<'t> {
                 fragments::Fate::LeavesInPieces(Outgoing { ifindex, frame }, self.cut_to())
             }
             Verdict::Pass(_) => fragments::Fate::Passes,
+            Verdict::Local { .. } => fragments::Fate::PassesRewritten(frame, largest),
             Verdict::Drop(_) | Verdict::PutTogether { .. } => fragments::Fate::Dropped,
         }
     }
@@ -269,7 +277,7 @@ impl<'t> Director<'t> {
         match verdict {
             // No packet of the cases is longer than its way takes.
             Verdict::Transmit { .. } | Verdict::Redirect { .. } | Verdict::Cut { .. } => Fate::Sent(bytes),
-            Verdict::Answer { .. } | Verdict::Pass(_) => Fate::Refused,
+            Verdict::Answer { .. } | Verdict::Pass(_) | Verdict::Local { .. } => Fate::Refused,
             Verdict::Drop(_) | Verdict::PutTogether { .. } => Fate::Lost,
         }
     }
@@ -354,15 +362,16 @@ fn source_towards(addr: IpAddr) -> IpAddr {
 
 impl fragments::Director for Director<'_> {
     fn decide(&self, ifindex: u32, frame: &[u8], largest: u16) -> fragments::Fate {
-        self.fate(Director::decide(self, ifindex, frame, largest, |packet, env| {
+        let decided = Director::decide(self, ifindex, frame, largest, |packet, env| {
             director::balance_whole(packet, env)
-        }))
+        });
+        self.fate(decided, largest)
     }
 
     fn decide_incomplete(&self, ifindex: u32, first: &[u8]) -> fragments::Fate {
-        self.fate(Director::decide(self, ifindex, first, u16::MAX, |packet, env| {
-            director::fragments(packet, env)
-        }))
+        let decided =
+            Director::decide(self, ifindex, first, u16::MAX, |packet, env| director::fragments(packet, env));
+        self.fate(decided, u16::MAX)
     }
 }
 

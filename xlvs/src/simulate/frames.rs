@@ -50,8 +50,18 @@ impl<'t> Host<'t> {
         self.now += Duration::from_millis(ms);
         let done = self.errands.tick(self.now, &self.director);
         let mut sent = self.settle(done);
-        sent.extend(self.stack.pass(ms));
+        let answers = self.stack.pass(ms);
+        sent.extend(self.see_off(answers));
         sent
+    }
+
+    /// What the stack sends leaves by the director.
+    fn see_off(&self, sent: Vec<Sent>) -> Vec<Sent> {
+        let leaves = |sent: Sent| match sent {
+            Sent { is_forwarded: true, .. } => sent,
+            Sent { ifindex, frame, .. } => Sent { frame: self.director.see_off(ifindex, frame), ..sent },
+        };
+        sent.into_iter().map(leaves).collect()
     }
 
     fn run_errand(&mut self, kind: Kind, ifindex: u32, frame: &[u8]) -> Vec<Sent> {
@@ -61,10 +71,10 @@ impl<'t> Host<'t> {
     }
 
     fn settle(&mut self, done: Done) -> Vec<Sent> {
-        let mut sent: Vec<_> =
-            done.sent.into_iter().map(|Outgoing { ifindex, frame }| Sent { ifindex, frame }).collect();
+        let mut sent: Vec<_> = done.sent.into_iter().map(forwarded).collect();
         for Outgoing { ifindex, frame } in done.passed {
-            sent.extend(self.stack.receive(ifindex, &frame));
+            let answers = self.stack.receive(ifindex, &frame);
+            sent.extend(self.see_off(answers));
         }
         sent
     }
@@ -104,11 +114,14 @@ impl Stage for Host<'_> {
         let (verdict, frame) = self.director.forward(ingress, frame);
         let mut sent = match verdict {
             Verdict::Transmit { ifindex } | Verdict::Redirect { ifindex } | Verdict::Answer { ifindex } => {
-                vec![Sent { ifindex, frame }]
+                vec![forwarded(Outgoing { ifindex, frame })]
             }
             Verdict::Cut { ifindex } => self.run_errand(Kind::Cut, ifindex, &frame),
             Verdict::PutTogether { ifindex } => self.run_errand(Kind::PutTogether, ifindex, &frame),
-            Verdict::Pass(_) => self.stack.receive(ingress, &frame),
+            Verdict::Pass(_) | Verdict::Local { .. } => {
+                let sent = self.stack.receive(ingress, &frame);
+                self.see_off(sent)
+            }
             Verdict::Drop(_) => Vec::new(),
         };
         sent.extend(self.pass(STEP_MS));
@@ -122,6 +135,10 @@ impl Stage for Host<'_> {
     fn list(&mut self, option: &str) -> Result<String> {
         Ok(self.director.ipvsadm(&[option]).out)
     }
+}
+
+fn forwarded(Outgoing { ifindex, frame }: Outgoing) -> Sent {
+    Sent { ifindex, frame, is_forwarded: true }
 }
 
 fn seen(sent: Vec<Sent>) -> Vec<Seen> {
@@ -138,8 +155,8 @@ mod tests {
 
     use super::*;
 
-    const GROUPS: [&str; 8] =
-        ["forward", "edges", "icmp", "fragments", "refused", "sctp-esp", "reuse", "misc"];
+    const GROUPS: [&str; 9] =
+        ["forward", "edges", "icmp", "fragments", "refused", "sctp-esp", "reuse", "misc", "local"];
 
     fn difference_of(fixture: &Value) -> Option<Difference> {
         let ours = play(fixture).unwrap_or_else(|why| json!({ "error": format!("{why:#}") }));

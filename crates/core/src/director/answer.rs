@@ -81,6 +81,7 @@ impl Sent {
             Err(Hindrance::TtlExceeded) => (5, 0),
             Err(Hindrance::TooBig { mtu }) => (6, mtu as u32),
             Ok(Verdict::Cut { ifindex }) => (7, ifindex),
+            Ok(Verdict::Local { ifindex }) => (8, ifindex),
             // Neither comes from sending: what may be cut is sent, and fragments are put together before.
             Err(Hindrance::MayBeCut { .. }) | Ok(Verdict::PutTogether { .. }) => {
                 (1, DropReason::Broken as u32)
@@ -101,6 +102,7 @@ impl Sent {
             4 => Ok(Verdict::Answer { ifindex: value }),
             5 => Err(Hindrance::TtlExceeded),
             7 => Ok(Verdict::Cut { ifindex: value }),
+            8 => Ok(Verdict::Local { ifindex: value }),
             _ => Err(Hindrance::TooBig { mtu: value as u16 }),
         }
     }

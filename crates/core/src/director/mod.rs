@@ -3,13 +3,15 @@
 //! [`known`] takes the packets of connections that go on as before, nearly all of them, and declines everything else without
 //! having changed anything. [`reply`] takes what comes from servers, and [`request`] what is for a VIP. Each is written once for
 //! both families ([`Family`]). [`related_v4`] and [`related_v6`] take ICMP errors about connections, [`fragments`] takes fragments,
-//! and [`unusual`] takes VLAN tags off, which [`vlan::dispatch`] puts on again, and takes frames of several buffers.
+//! and [`unusual`] takes VLAN tags off, which [`vlan::dispatch`] puts on again, and takes frames of several buffers. [`outgoing`] sees what
+//! the director's own stack sends.
 
 mod answer;
 mod clamp;
 mod connect;
 mod flow;
 mod life;
+mod local;
 mod own_tunnel;
 mod related;
 mod reply;
@@ -36,6 +38,7 @@ use flow::{Flow, Recognised};
 
 pub use answer::Sent;
 pub use connect::{mark_key, server_key, service_key};
+pub use local::may_answer;
 
 /// Where a packet goes on when a stage declines it. In the kernel each stage is a program of its own: the first is small
 /// enough for the instruction cache, and each has the whole stack, of which there are 512 bytes.
@@ -363,6 +366,16 @@ fn incomplete<F: Family<K>, P: Packet, E: Env, const K: usize>(
     answer::answer(packet, env, &flow, &answer)
 }
 
+/// Decides the fate of a packet of the director's own stack's, of which [`may_answer`] says that it may be a server's answer, as it leaves.
+/// What goes on is not counted: it may have nothing to do with the director.
+#[inline(always)]
+pub fn outgoing<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
+    match local::outgoing(packet, env) {
+        Verdict::Drop(reason) => counted(env, Verdict::Drop(reason)),
+        verdict => verdict,
+    }
+}
+
 /// Decides the fate of an IPv4 ICMP message, and rewrites it accordingly. `Err`: that stage must see it.
 #[inline(always)]
 pub fn related_v4<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stage> {
@@ -399,6 +412,7 @@ fn counted<E: Env>(env: &E, verdict: Verdict) -> Verdict {
     if let Some(counters) = env.counters() {
         let cell = match verdict {
             Verdict::Pass(reason) => counters.passes.get(low_bits::<{ PASSES - 1 }>(reason as u64)),
+            Verdict::Local { .. } => counters.passes.get(PassReason::Local as usize),
             Verdict::Drop(reason) => counters.drops.get(low_bits::<{ DROPS - 1 }>(reason as u64)),
             Verdict::Transmit { .. } | Verdict::Redirect { .. } | Verdict::Cut { .. } => {
                 Some(&counters.forwarded)

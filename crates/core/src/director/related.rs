@@ -8,6 +8,7 @@ use super::Stage;
 use super::answer::Sent;
 use super::flow::Flow;
 use super::life::{count_in, count_out};
+use super::local;
 use super::own_tunnel;
 use super::reply::{Connection, behind};
 use super::request::{Decision, attempt};
@@ -77,7 +78,7 @@ fn read<F: Family<K>, P: Packet, E: Env, const K: usize>(
 
 /// In a function with a stack frame of its own; see [`Flow::read`].
 #[inline(never)]
-fn is_quote_read<F: Family<K>, P: Packet, const K: usize>(
+pub fn is_quote_read<F: Family<K>, P: Packet, const K: usize>(
     packet: &mut P,
     l4: usize,
     quote: &mut Quote<F::Addr>,
@@ -119,7 +120,11 @@ fn follow<F: Family<K>, P: Packet, E: Env, const K: usize>(
         let is_scheduled = flow.config.has(switch::SCHEDULE_ICMP);
         return if is_scheduled { Err(Stage::hearsay::<K>()) } else { Ok(None) };
     }
-    let sent = Sent::unpack(send_to_server(packet, env, flow, by_reference(quote), Entry(entry)));
+    let entry = Entry(entry);
+    let mut sent = Sent::unpack(send_to_server(packet, env, flow, by_reference(quote), entry));
+    if sent == Ok(Verdict::Pass(PassReason::Local)) && local::is_translated(flow.config, entry) {
+        sent = Sent::unpack(local::deliver_error(packet, env, flow, by_reference(quote), entry));
+    }
     Ok(Some(settled(sent)))
 }
 
@@ -268,7 +273,7 @@ fn to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
 
 /// Finds the NAT connection whose request is quoted; see [`find_entry`].
 #[inline(never)]
-fn is_request_known<F: Family<K>, E: Env, const K: usize>(
+pub fn is_request_known<F: Family<K>, E: Env, const K: usize>(
     env: &E,
     flow: &Flow<'_, F, K>,
     quote: &mut Quote<F::Addr>,

@@ -123,17 +123,17 @@ fn reply<F: Family<K>, P: Packet, E: Env, const K: usize>(
 }
 
 /// What a reply's sender needs to know of its connection.
-struct Way<A> {
+pub struct Way<A> {
     /// Client and VIP.
-    virt: Ends<A>,
+    pub virt: Ends<A>,
     /// The director's address towards the server.
-    inside: A,
+    pub inside: A,
 }
 
 /// Finds a reply's connection, and moves it on. This and the sending are functions with stack frames of their own: what the one
 /// needs is not needed by the other, and 512 bytes must do for all that is.
 #[inline(never)]
-fn is_known<F: Family<K>, E: Env, const K: usize>(
+pub fn is_known<F: Family<K>, E: Env, const K: usize>(
     env: &E,
     flow: &Flow<'_, F, K>,
     way: &mut Way<F::Addr>,
@@ -203,7 +203,7 @@ fn send_to_client<F: Family<K>, P: Packet, E: Env, const K: usize>(
 /// A packet from a VIP that passes the director: the direct reply of a DR or TUN server whose way leads through here.
 /// The connection sees it, the packet goes on untouched. `false`: no connection's.
 #[inline(always)]
-fn observe<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>) -> bool {
+pub fn observe<F: Family<K>, E: Env, const K: usize>(env: &E, flow: &Flow<'_, F, K>) -> bool {
     let memory = F::conns(env);
     let probe = flow.probe(memory, flow.reverse_key());
     let found = memory.look_up(&probe).and_then(|slot| table::hold(memory, slot, &probe));

@@ -7,6 +7,7 @@ use super::flow::Flow;
 use super::life::{
     advance, count_in, count_in_at_once, count_in_packet, request_direction, sent_at_once, try_advance,
 };
+use super::local;
 use super::schedule::{is_foreign, schedule};
 use crate::config::switch;
 use crate::conn::entry::{Entry, Link};
@@ -344,7 +345,10 @@ fn forward<F: Family<K>, P: Packet, E: Env, const K: usize>(
     } else {
         send_packed(packet, env, flow, entry)
     };
-    let sent = Sent::unpack(packed);
+    let mut sent = Sent::unpack(packed);
+    if sent == Ok(Verdict::Pass(PassReason::Local)) && local::is_translated(flow.config, entry) {
+        sent = Sent::unpack(local::deliver(packet, env, flow, entry));
+    }
     sent.or_else(|hindrance| hindered(hindrance, flow.net.dst))
 }
 

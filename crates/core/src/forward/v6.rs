@@ -74,8 +74,20 @@ pub fn translate<P: Packet>(
     addr: AddrV6,
     port: [u8; 2],
 ) -> Result<(), DropReason> {
+    lower_ttl(packet)?;
+    translate_here(packet, net, end, addr, port)
+}
+
+/// See [`crate::family::Family::translate_here`].
+#[inline(always)]
+pub fn translate_here<P: Packet>(
+    packet: &mut P,
+    net: &Net<AddrV6>,
+    end: End,
+    addr: AddrV6,
+    port: [u8; 2],
+) -> Result<(), DropReason> {
     let Some(ip) = packet.header_mut::<Ipv6>(L3) else { return Err(DropReason::Malformed) };
-    ip.hop_limit = ip.hop_limit.wrapping_sub(1);
     let changed = readdress(ip, end, addr);
     translate_port(packet, net.l4, net.protocol, end, port, changed)
 }
@@ -102,9 +114,22 @@ pub fn translate_error<P: Packet>(
     addr: AddrV6,
     port: [u8; 2],
 ) -> Result<(), DropReason> {
+    lower_ttl(packet)?;
+    translate_error_here(packet, net, quote, end, addr, port)
+}
+
+/// See [`crate::family::Family::translate_error_here`].
+#[inline(always)]
+pub fn translate_error_here<P: Packet>(
+    packet: &mut P,
+    net: &Net<AddrV6>,
+    quote: &Quote<AddrV6>,
+    end: End,
+    addr: AddrV6,
+    port: [u8; 2],
+) -> Result<(), DropReason> {
     let changed = quote::translate_v6(packet, quote, end.other(), addr, port)?;
     let Some(ip) = packet.header_mut::<Ipv6>(L3) else { return Err(DropReason::Malformed) };
-    ip.hop_limit = ip.hop_limit.wrapping_sub(1);
     let readdressed = readdress(ip, end, addr);
     fit_checksum(packet, net.l4, changed.and(readdressed))
 }

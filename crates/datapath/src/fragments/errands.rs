@@ -23,6 +23,8 @@ pub enum Fate {
     LeavesInPieces(Outgoing, u16),
     /// It is none of the director's.
     Passes,
+    /// It is the stack's as it is now, in pieces of so many bytes.
+    PassesRewritten(Vec<u8>, u16),
     /// It is dropped, and counted.
     Dropped,
 }
@@ -139,6 +141,11 @@ impl Errands {
             Fate::Passes => {
                 done.passed.extend(came_in.fragments.into_iter().map(|frame| outgoing(ifindex, frame)));
             }
+            Fate::PassesRewritten(frame, size) => {
+                let mut pieces = Done::default();
+                self.cut(&outgoing(ifindex, frame), size, &came_in.parts, &mut pieces);
+                done.passed.extend(pieces.sent);
+            }
             Fate::Dropped => {}
         }
     }
@@ -240,6 +247,16 @@ mod tests {
         let done = run(&mut errands, Kind::PutTogether, &parts[0], &director);
         assert_eq!(done.sent, []);
         assert_eq!(done.passed, parts.into_iter().map(|frame| outgoing(3, frame)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_the_stack_gets_rewritten_it_gets_in_the_parts_that_came() {
+        let (mut errands, parts) = (errands(), fragments(700));
+        let director = always(Fate::PassesRewritten(packet(700), 600));
+        run(&mut errands, Kind::PutTogether, &parts[1], &director);
+        let done = run(&mut errands, Kind::PutTogether, &parts[0], &director);
+        let passed: Vec<_> = done.passed.iter().map(|passed| (passed.ifindex, passed.frame.len())).collect();
+        assert_eq!((passed, done.sent.len()), (vec![(3, 530), (3, 238)], 0));
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Sent {
     pub ifindex: u32,
     /// The whole frame.
     pub frame: Vec<u8>,
+    /// Is it one that only passes?
+    pub is_forwarded: bool,
 }
 
 /// See the module.
@@ -145,7 +147,7 @@ impl Stack {
         if packet.bytes.len() > usize::from(hop.mtu) && packet.must_stay_whole() {
             return self.complain(packet, Error::TooBig(hop.mtu));
         }
-        self.leave(packet.aged(), hop);
+        self.leave(packet.aged(), hop, true);
     }
 
     /// Tells the sender of a packet what became of it. It hears it from whom it wrote to, or else from the director's address
@@ -157,7 +159,7 @@ impl Stack {
         let Some(Way::Via(hop)) = self.network.way(packet.src, 0) else { return };
         let from = if self.network.owns(packet.dst) { packet.dst } else { hop.source };
         let id = self.next_id();
-        self.leave(error.about(packet, from, id), hop);
+        self.leave(error.about(packet, from, id), hop, false);
     }
 
     /// Sends a packet of our own. IPv4 does not speak for an address that no interface has, even where routing calls it local.
@@ -165,17 +167,17 @@ impl Stack {
         let Some(read) = Packet::read(&packet) else { return };
         let Some(Way::Via(hop)) = self.network.way(read.dst, 0) else { return };
         if read.is_v6() || self.network.owns(read.src) {
-            self.leave(packet, hop);
+            self.leave(packet, hop, false);
         }
     }
 
-    fn leave(&mut self, packet: Vec<u8>, hop: Hop) {
+    fn leave(&mut self, packet: Vec<u8>, hop: Hop, is_forwarded: bool) {
         let is_v6 = packet[0] >> 4 == 6;
         let parts = if is_v6 { vec![packet] } else { packet::cut_up(&packet, usize::from(hop.mtu)) };
         for part in parts {
             let kind = if is_v6 { ETHERTYPE_V6 } else { ETHERTYPE_V4 };
             let frame = [&hop.to[..], &hop.from, &kind, &part].concat();
-            self.sent.push(Sent { ifindex: hop.ifindex, frame });
+            self.sent.push(Sent { ifindex: hop.ifindex, frame, is_forwarded });
         }
     }
 

@@ -156,7 +156,7 @@ impl State {
 
     /// The kernel's order: its own addresses, then the tables that rules name, then the main one.
     fn way(&self, destination: IpAddr, mark: u32) -> Option<Way> {
-        if self.addresses.iter().any(|(_, own)| own.addr == destination) {
+        if destination.is_loopback() || self.addresses.iter().any(|(_, own)| own.addr == destination) {
             return Some(Way::Local);
         }
         let rules = self.rules.iter().filter(|rule| rule.is_v6 == destination.is_ipv6() && rule.mark == mark);
@@ -245,6 +245,7 @@ mod tests {
     fn everybody_is_reached_as_in_the_recordings() {
         let network = network();
         assert_eq!(way(&network, "10.0.0.100", 0), Some(Way::Local));
+        assert_eq!(way(&network, "127.0.0.1", 0), Some(Way::Local));
         assert_eq!(way(&network, "fd01::fe", 0), Some(Way::Local));
         for (to, mac) in [
             ("10.0.0.1", [0, 1]),
