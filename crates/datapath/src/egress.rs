@@ -47,7 +47,7 @@ pub struct Egress {
 impl Egress {
     /// Loads it over the maps that are pinned there.
     fn load(pins: &Pins, sizes: &Sizes) -> Result<Self, XdpError> {
-        kernel::runs_at_tc()?;
+        kernel::runs_at_egress()?;
         let mut ebpf = programs::read(objects::TC, pins, sizes)?;
         programs::load(&mut ebpf, &[PROGRAM])?;
         fs::create_dir_all(pins.egress()).map_err(file_error(&pins.egress()))?;

@@ -17,6 +17,11 @@ pub fn runs_at_tc() -> Result<(), XdpError> {
     check(release(), (6, 12), |found| XdpError::OldForTc { found })
 }
 
+/// Refuses kernels that are too old for the program at egress, for the same reasons.
+pub(crate) fn runs_at_egress() -> Result<(), XdpError> {
+    check(release(), (6, 12), |found| XdpError::OldForEgress { found })
+}
+
 /// Can the kernel's routes be asked what they say of a packet with a mark (Linux 6.10)? Distributions bring such things to older
 /// kernels, so it is not the version that tells.
 pub fn routes_take_marks() -> bool {

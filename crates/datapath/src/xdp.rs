@@ -85,6 +85,12 @@ pub enum XdpError {
         /// Its release.
         found: String,
     },
+    /// The kernel is older than what the program at egress needs.
+    #[error("this kernel is {found}; what the director's own stack sends can be seen from Linux 6.12 on")]
+    OldForEgress {
+        /// Its release.
+        found: String,
+    },
     /// No BPF file system.
     #[error("{path} is no BPF file system and mounting one failed ({source}); try `mount -t bpf bpf {path}`")]
     NoBpfFs {

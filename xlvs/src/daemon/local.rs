@@ -9,9 +9,9 @@ use super::Daemon;
 use super::explain::place_of;
 use crate::{named, plan};
 
-/// One of the servers is the director itself.
+/// One of the servers is the director itself. To be called before its record says so.
 pub fn serve(daemon: &Daemon) {
-    if daemon.xdp.borrow().sees_own() || daemon.own_is_hidden.get() {
+    if daemon.xdp.borrow().sees_own() {
         return;
     }
     let seen = daemon.xdp.borrow_mut().see_own();
@@ -19,15 +19,17 @@ pub fn serve(daemon: &Daemon) {
         Ok(()) => {
             tracing::info!("a server is the director itself: what it sends is seen as it leaves");
             daemon.engine.borrow().see_own(true);
+            daemon.own_is_hidden.set(false);
         }
         Err(why) => {
-            daemon.own_is_hidden.set(true);
             overlook(daemon);
-            tracing::warn!(
-                %why,
-                "a server is the director itself, but what it sends cannot be seen: it gets packets as they came, and its connections' \
-                 states follow their clients alone"
-            );
+            if !daemon.own_is_hidden.replace(true) {
+                tracing::warn!(
+                    %why,
+                    "a server is the director itself, but what it sends cannot be seen: it gets packets as they came, and its \
+                     connections' states follow their clients alone"
+                );
+            }
         }
     }
 }

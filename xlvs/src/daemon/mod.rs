@@ -163,7 +163,7 @@ pub struct Daemon {
     events: events::Events,
     /// Packets are being traced.
     tracing: Cell<bool>,
-    /// What the director's own stack sends cannot be seen.
+    /// It was said that what the director's own stack sends cannot be seen.
     own_is_hidden: Cell<bool>,
     began: Instant,
 }
