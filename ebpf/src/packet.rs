@@ -115,6 +115,11 @@ impl<const KIND: u8> AnyPacket<KIND> {
         self.question().map_or(0, Question::beyond) as usize
     }
 
+    #[inline(always)]
+    fn in_first_buffer(&self) -> usize {
+        self.end() - self.start()
+    }
+
     /// Bytes of the frame in all its buffers.
     #[inline(always)]
     fn in_all_buffers(&self) -> usize {
@@ -165,6 +170,20 @@ impl<const KIND: u8> Packet for AnyPacket<KIND> {
             WHOLE => self.in_all_buffers(),
             _ => self.in_all_buffers() + self.bytes_beyond(),
         }
+    }
+
+    #[inline(always)]
+    fn reaches(&self, bytes: usize) -> bool {
+        bytes <= self.in_first_buffer() || (KIND != SHORT && bytes <= self.len())
+    }
+
+    /// Where the packet ends with the first buffer, what other buffers may have is not asked for, as on the short way.
+    #[inline(always)]
+    fn behind(&self, bytes: usize) -> usize {
+        if KIND != SHORT && self.in_first_buffer() == bytes {
+            return self.bytes_beyond();
+        }
+        self.len().wrapping_sub(bytes)
     }
 
     #[inline(always)]

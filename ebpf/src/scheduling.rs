@@ -40,6 +40,13 @@ pub extern "C" fn xlvs_choose(service_port: u64, client_dest: u64, dest_low: u64
     sched::choose(&KernelEnv::without_packet(), &question).0
 }
 
+/// [`sched::wlc::choose`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn xlvs_choose_by_wlc(service: u64) -> u64 {
+    sched::wlc::choose(&KernelEnv::without_packet(), service as u32).0
+}
+
 /// [`sched::remember`]. The number that it returns means nothing: such functions must return one.
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -139,7 +139,7 @@ fn staged_without_errands<const KIND: u8>(
     outcome: Result<Verdict, Stage>,
 ) -> Action {
     match outcome {
-        Ok(verdict) => dispatch(packet.ctx(), Sent::pack(Ok(verdict))),
+        Ok(verdict) => dispatch(packet.ctx(), verdict),
         Err(stage) => next(packet, stage),
     }
 }
@@ -176,13 +176,22 @@ fn action(packet: &AskedPacket, verdict: Verdict) -> Action {
             trace::end(packet.ctx(), verdict);
             errands::hand_over(packet.ctx(), Kind::PutTogether as u32, ifindex)
         }
-        verdict => dispatch(packet.ctx(), Sent::pack(Ok(verdict))),
+        verdict => dispatch(packet.ctx(), verdict),
     }
 }
 
-/// The frame gets the VLAN tags of its way, and leaves. In a function with a stack frame of its own.
+/// The frame gets the VLAN tags of its way, and leaves.
+#[inline(always)]
+fn dispatch(ctx: *mut Context, verdict: Verdict) -> Action {
+    if vlan::has_no_tags(&KernelEnv::new(ctx)) {
+        return action_at_once(ctx, verdict);
+    }
+    dispatch_tagged(ctx, Sent::pack(Ok(verdict)))
+}
+
+/// [`dispatch`] where there may be tags. In a function with a stack frame of its own.
 #[inline(never)]
-fn dispatch(ctx: *mut Context, verdict: u64) -> Action {
+fn dispatch_tagged(ctx: *mut Context, verdict: u64) -> Action {
     let verdict = Sent::unpack(verdict).unwrap_or(Verdict::Drop(DropReason::Broken));
     action_at_once(ctx, vlan::dispatch(&mut WholePacket::new(ctx), &KernelEnv::new(ctx), verdict))
 }

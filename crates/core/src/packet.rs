@@ -11,6 +11,18 @@ pub trait Packet {
     /// Frame length in bytes.
     fn len(&self) -> usize;
 
+    /// Has the frame at least so many bytes?
+    #[inline(always)]
+    fn reaches(&self, bytes: usize) -> bool {
+        bytes <= self.len()
+    }
+
+    /// How many bytes the frame has behind its first so many, all of which it has.
+    #[inline(always)]
+    fn behind(&self, bytes: usize) -> usize {
+        self.len().wrapping_sub(bytes)
+    }
+
     /// The header at `offset`, if the frame holds all of it.
     fn header<T: Header>(&self, offset: usize) -> Option<&T>;
 

@@ -60,7 +60,7 @@ pub fn network_v4<P: Packet>(packet: &P) -> Result<Net<[u8; 4]>, PassReason> {
     if ip.version_ihl >> 4 != 4
         || header < Ipv4::LEN
         || (len as usize) < header
-        || L3 + len as usize > packet.len()
+        || !packet.reaches(L3 + len as usize)
     {
         return Err(PassReason::Malformed);
     }
@@ -84,7 +84,7 @@ pub fn plain_v4<P: Packet>(packet: &P) -> Option<Net<[u8; 4]>> {
         || frame.is_fragment()
         || (len as usize) < Ipv4::LEN
         // A difference: what lies behind the packet is asked for again when it is cut off.
-        || (packet.len().wrapping_sub(L3 + len as usize) as isize) < 0
+        || (packet.behind(L3 + len as usize) as isize) < 0
     {
         return None;
     }
@@ -109,7 +109,7 @@ pub fn network_v6<P: Packet>(packet: &P) -> Result<Net<AddrV6>, PassReason> {
 pub fn plain_v6<P: Packet>(packet: &P) -> Option<Net<AddrV6>> {
     let ip = packet.header::<Ipv6>(L3)?;
     let len = (Ipv6::LEN as u16).wrapping_add(u16::from_be_bytes(ip.payload_len));
-    if ip.version_class_flow[0] >> 4 != 6 || (len as usize) < Ipv6::LEN || L3 + len as usize > packet.len() {
+    if ip.version_class_flow[0] >> 4 != 6 || (len as usize) < Ipv6::LEN || !packet.reaches(L3 + len as usize) {
         return None;
     }
     Some(Net {

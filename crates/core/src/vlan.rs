@@ -147,6 +147,13 @@ pub fn take_off<P: Packet, E: Env>(packet: &mut P, env: &E, devices: u32) -> Res
     Ok(())
 }
 
+/// Has the frame at hand had no tags, and can it get none? Then [`dispatch`] has nothing to do.
+#[inline(always)]
+pub fn has_no_tags<E: Env>(env: &E) -> bool {
+    let came_with = env.arrival().map_or(0, |arrival| arrival.tags.load() | arrival.device.load());
+    came_with == 0 && env.config().is_none_or(|config| config.vlan_devices.load() == 0)
+}
+
 /// Gives a frame whose fate is decided the tags of the way that it takes: to the stack those that it came with, back to its
 /// sender those of the device that it came by, and onward those of the device that it leaves by.
 #[inline(always)]

@@ -266,12 +266,11 @@ pub fn find<'m, const K: usize, M: Memory<K>>(memory: &'m M, probe: &Probe<K>) -
 
 #[inline(always)]
 fn find_in<'m, const K: usize>(bucket: &'m Bucket<K>, index: u32, probe: &Probe<K>) -> Option<Found<'m, K>> {
-    let mut candidates = Lanes::of(bucket, |word| word.matches_live(probe.tag));
-    for _ in 0..in_turn(LANES as u64) {
-        let lane = candidates.take_first()?;
-        let (cell, body) = (bucket.words.get(lane)?, bucket.bodies.get(lane)?);
+    // One lane after the other, as in `glance_in`: hardly any has the tag, and who foresees that has nothing to add up.
+    for lane in 0..LANES {
+        let (cell, body) = (&bucket.words[lane], &bucket.bodies[lane]);
         let word = Word(cell.load());
-        if word.is_live() && body.holds(&probe.key) && Word(cell.load()).is_same_entry(word) {
+        if word.is_live_with(probe.tag) && body.holds(&probe.key) && Word(cell.load()).is_same_entry(word) {
             return Some(Found { id: SlotId::new(index, lane), cell, body, word });
         }
     }
@@ -522,6 +521,24 @@ fn settle<'m, const K: usize>(
 /// Does my tentative entry prevail over every twin in this bucket? Kills those in higher places.
 #[inline(always)]
 fn prevails<const K: usize>(bucket: &Bucket<K>, index: u32, probe: &Probe<K>, mine: &Found<'_, K>) -> bool {
+    // Hardly ever is there one: that there is not is seen with a comparison a lane.
+    for lane in 0..LANES {
+        let may_be_twin = Word(bucket.words[lane].load()).is_published_with(probe.tag);
+        if may_be_twin && SlotId::new(index, lane) != mine.id {
+            return prevails_over_twins(bucket, index, probe, mine);
+        }
+    }
+    true
+}
+
+/// [`prevails`], where an entry has the same tag.
+#[inline(always)]
+fn prevails_over_twins<const K: usize>(
+    bucket: &Bucket<K>,
+    index: u32,
+    probe: &Probe<K>,
+    mine: &Found<'_, K>,
+) -> bool {
     let mut candidates = Lanes::of(bucket, |word| word.matches_published(probe.tag));
     if mine.id.bucket() == index {
         candidates.remove(mine.id.lane());
@@ -551,10 +568,13 @@ fn roomier<'m, const K: usize>(
     second: &'m Bucket<K>,
     probe: &Probe<K>,
 ) -> Option<(&'m Bucket<K>, SlotId)> {
-    let (mut free, other) = (Lanes::of(first, Word::is_free), Lanes::of(second, Word::is_free));
+    let mut free = Lanes::of(first, Word::is_free);
     let (mut bucket, mut index) = (first, probe.first);
-    if free.count() <= LANES as u64 - CROWDED && other.count() > free.count() {
-        (bucket, index, free) = (second, probe.second, other);
+    if free.count() <= LANES as u64 - CROWDED {
+        let other = Lanes::of(second, Word::is_free);
+        if other.count() > free.count() {
+            (bucket, index, free) = (second, probe.second, other);
+        }
     }
     let lane = free.take_first()?;
     Some((bucket, SlotId::new(index, lane)))

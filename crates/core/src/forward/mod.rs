@@ -189,7 +189,7 @@ fn cut_padding<P: Packet>(packet: &mut P, len: u16) -> Result<(), DropReason> {
 /// How many bytes lie behind an IP packet of so many.
 #[inline(always)]
 fn padding<P: Packet>(packet: &P, len: u16) -> usize {
-    packet.len().wrapping_sub(L3 + len as usize)
+    packet.behind(L3 + len as usize)
 }
 
 #[inline(always)]

@@ -242,6 +242,12 @@ impl Choice {
     }
 }
 
+/// Is this service one of wlc, as most are?
+#[inline(always)]
+pub fn is_by_wlc<E: Env>(env: &E, service: u32) -> bool {
+    env.service(service).is_some_and(|service| service.scheduler() == Some(Scheduler::Wlc))
+}
+
 /// The first half of [`pick`].
 #[inline(always)]
 pub fn choose<E: Env>(env: &E, question: &Question) -> Choice {

@@ -6,6 +6,7 @@
 //! to the newest, even when its weight is the smallest.
 
 use crate::env::Env;
+use crate::sched::Choice;
 use crate::sched::least::{Least, Measure};
 use crate::sched::walk::each_block;
 use crate::service::Service;
@@ -34,6 +35,18 @@ pub fn overhead(active: u32, total: u32) -> u64 {
 /// The server with the smallest load for its weight.
 #[inline(never)]
 pub fn pick<E: Env>(env: &E, service: &Service) -> Option<u32> {
+    pick_at_once(env, service)
+}
+
+/// [`super::choose`] of a service that is by wlc ([`super::is_by_wlc`]).
+#[inline(always)]
+pub fn choose<E: Env>(env: &E, service: u32) -> Choice {
+    let Some(service) = env.service(service) else { return Choice::NOBODY };
+    Choice::of(pick_at_once(env, service))
+}
+
+#[inline(always)]
+fn pick_at_once<E: Env>(env: &E, service: &Service) -> Option<u32> {
     let mut least = Least::<Wlc>::new();
     each_block(env, service, &mut least);
     least.winner()
