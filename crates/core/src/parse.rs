@@ -109,7 +109,8 @@ pub fn network_v6<P: Packet>(packet: &P) -> Result<Net<AddrV6>, PassReason> {
 pub fn plain_v6<P: Packet>(packet: &P) -> Option<Net<AddrV6>> {
     let ip = packet.header::<Ipv6>(L3)?;
     let len = (Ipv6::LEN as u16).wrapping_add(u16::from_be_bytes(ip.payload_len));
-    if ip.version_class_flow[0] >> 4 != 6 || (len as usize) < Ipv6::LEN || !packet.reaches(L3 + len as usize) {
+    if ip.version_class_flow[0] >> 4 != 6 || (len as usize) < Ipv6::LEN || !packet.reaches(L3 + len as usize)
+    {
         return None;
     }
     Some(Net {
