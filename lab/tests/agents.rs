@@ -176,7 +176,13 @@ impl Stranger {
     fn saying(netns: &Netns, text: impl Into<Vec<u8>>) -> Result<Stranger> {
         let text = text.into();
         let at = SocketAddr::from(([0, 0, 0, 0], AGENT));
-        let listener = netns.run(|| TcpListener::bind(at)).context("listen as an agent")?;
+        // A child that another test is just starting has a copy of the one before until it is another program.
+        let mut listener = None;
+        eventually("the agent's port is free", || {
+            listener = netns.run(|| TcpListener::bind(at)).ok();
+            Ok(listener.is_some())
+        })?;
+        let listener = listener.context("listen as an agent")?;
         listener.set_nonblocking(true)?;
         let ends = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ends);
