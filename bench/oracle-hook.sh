@@ -19,7 +19,7 @@ up() {
     mkdir -p "$bpffs"
     mountpoint -q "$bpffs" || mount -t bpf bpf "$bpffs"
     # Nothing of the caller's may be held open: it waits for the end of our output.
-    setsid "$xlvs" run --interface "$1" --interface "$2" --max-conns "${MAX_CONNS:-262144}" --max-conns-v6 1000 \
+    setsid "$xlvs" run --interface "$1" --interface "$2" --max-conns "${MAX_CONNS:-65536}" --max-conns-v6 1000 \
         --max-services 1000 --max-servers 1000 </dev/null >"$run_dir/log" 2>&1 &
     echo $! >"$run_dir/pid"
     for _ in $(seq 300); do
