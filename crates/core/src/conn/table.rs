@@ -358,11 +358,6 @@ impl Lanes {
     }
 
     #[inline(always)]
-    fn remove(&mut self, lane: usize) {
-        self.0 &= !(1 << (lane & 7));
-    }
-
-    #[inline(always)]
     fn count(self) -> u64 {
         let pairs = (self.0 & 0x55) + (self.0 >> 1 & 0x55);
         let fours = (pairs & 0x33) + (pairs >> 2 & 0x33);
@@ -521,40 +516,14 @@ fn settle<'m, const K: usize>(
 /// Does my tentative entry prevail over every twin in this bucket? Kills those in higher places.
 #[inline(always)]
 fn prevails<const K: usize>(bucket: &Bucket<K>, index: u32, probe: &Probe<K>, mine: &Found<'_, K>) -> bool {
-    // Hardly ever is there one: that there is not is seen with a comparison a lane.
     for lane in 0..LANES {
-        let may_be_twin = Word(bucket.words[lane].load()).is_published_with(probe.tag);
-        if may_be_twin && SlotId::new(index, lane) != mine.id {
-            return prevails_over_twins(bucket, index, probe, mine);
-        }
-    }
-    true
-}
-
-/// [`prevails`], where an entry has the same tag.
-#[inline(always)]
-fn prevails_over_twins<const K: usize>(
-    bucket: &Bucket<K>,
-    index: u32,
-    probe: &Probe<K>,
-    mine: &Found<'_, K>,
-) -> bool {
-    let mut candidates = Lanes::of(bucket, |word| word.matches_published(probe.tag));
-    if mine.id.bucket() == index {
-        candidates.remove(mine.id.lane());
-    }
-    for _ in 0..in_turn(LANES as u64) {
-        let Some(lane) = candidates.take_first() else { return true };
-        let id = SlotId::new(index, lane);
-        let (Some(cell), Some(body)) = (bucket.words.get(lane), bucket.bodies.get(lane)) else { return true };
-        let word = Word(cell.load());
-        // A slot that was emptied and claimed again since the lanes were read publishes after us, and sees us.
-        if word.matches_published(probe.tag) == 0 || !body.holds(&probe.key) {
-            continue;
-        }
+        let (cell, body) = (&bucket.words[lane], &bucket.bodies[lane]);
+        let (word, id) = (Word(cell.load()), SlotId::new(index, lane));
+        let is_twin = word.is_published_with(probe.tag) && id != mine.id && body.holds(&probe.key);
         // One that was settled meanwhile makes the swap fail.
-        let killed = !word.is_live() && id.0 > mine.id.0 && cell.swap_if(word.0, word.removed().0).is_ok();
-        if !killed {
+        let prevails =
+            || !word.is_live() && id.0 > mine.id.0 && cell.swap_if(word.0, word.removed().0).is_ok();
+        if is_twin && !prevails() {
             return false;
         }
     }

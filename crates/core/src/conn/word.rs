@@ -99,15 +99,7 @@ impl Word {
         (self.0 ^ Self::bare(Life::Live, 0, tag).0) << 12 >> GENERATION == 0
     }
 
-    /// 1 for a published entry, tentative or live, with this tag, else 0. Without a branch: which of eight lanes matches is anybody's
-    /// guess, for the processor as for the verifier, which would follow both sides of each.
-    #[inline(always)]
-    pub fn matches_published(self, tag: u16) -> u64 {
-        let difference = (self.0 ^ Self::bare(Life::Live, 0, tag).0) & !(1 << LIFE);
-        opaque(difference << 12 >> GENERATION).wrapping_sub(1) >> 63
-    }
-
-    /// Is it a published entry with this tag? [`Word::matches_published`], where a branch is wanted.
+    /// Is it a published entry, tentative or live, with this tag?
     #[inline(always)]
     pub const fn is_published_with(self, tag: u16) -> bool {
         ((self.0 ^ Self::bare(Life::Live, 0, tag).0) & !(1 << LIFE)) << 12 >> GENERATION == 0
@@ -290,7 +282,7 @@ mod tests {
         let word = Word::bare(Life::Live, 7, 0x155).as_template().in_state(1, 32, false);
         let void = word.as_void();
         assert!(void.void() && void.is_live() && void.template() && !word.is_same_entry(void));
-        assert_eq!((void.is_live_with(0x155), void.matches_published(0x155)), (false, 0));
+        assert_eq!((void.is_live_with(0x155), void.is_published_with(0x155)), (false, false));
         assert_eq!((void.generation(), void.state(), void.with_class(9).class()), (7, 1, 9));
     }
 
@@ -300,12 +292,8 @@ mod tests {
             [(Life::Empty, false), (Life::Busy, false), (Life::Tentative, true), (Life::Live, true)]
         {
             let word = Word::bare(life, 3, 77).seen_at(Tick::new(99)).in_state(5, 6, true);
-            assert_eq!(
-                (word.matches_published(77), word.is_published_with(77)),
-                (u64::from(yes), yes),
-                "{life:?}"
-            );
-            assert_eq!((word.matches_published(78), word.is_published_with(78)), (0, false));
+            assert_eq!(word.is_published_with(77), yes, "{life:?}");
+            assert!(!word.is_published_with(78));
             assert_eq!(word.is_live_with(77), life == Life::Live);
             assert_eq!(word.is_live_with(77), life == Life::Live);
             assert!(!word.is_live_with(78));
