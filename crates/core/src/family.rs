@@ -121,13 +121,17 @@ pub trait Family<const K: usize>: Sized {
     /// Lowers the time to live.
     fn lower_ttl<P: Packet>(packet: &mut P) -> Result<(), DropReason>;
     /// Gives the packet another address and port at one end, and lowers the time to live.
+    #[inline(always)]
     fn translate<P: Packet>(
         packet: &mut P,
         net: &Net<Self::Addr>,
         end: End,
         addr: Self::Addr,
         port: [u8; 2],
-    ) -> Result<(), DropReason>;
+    ) -> Result<(), DropReason> {
+        Self::lower_ttl(packet)?;
+        Self::translate_here(packet, net, end, addr, port)
+    }
     /// [`Family::translate`] of a packet that no router has here: to or from the director's own stack. Its time to live stays.
     fn translate_here<P: Packet>(
         packet: &mut P,
@@ -154,6 +158,7 @@ pub trait Family<const K: usize>: Sized {
     fn pseudo_header(net: &Net<Self::Addr>) -> Sum;
     /// Gives an ICMP error another address at one end, and the packet that it quotes that address and port at its other end;
     /// lowers the time to live.
+    #[inline(always)]
     fn translate_error<P: Packet>(
         packet: &mut P,
         net: &Net<Self::Addr>,
@@ -161,7 +166,10 @@ pub trait Family<const K: usize>: Sized {
         end: End,
         addr: Self::Addr,
         port: [u8; 2],
-    ) -> Result<(), DropReason>;
+    ) -> Result<(), DropReason> {
+        Self::lower_ttl(packet)?;
+        Self::translate_error_here(packet, net, quote, end, addr, port)
+    }
     /// [`Family::translate_error`] likewise.
     fn translate_error_here<P: Packet>(
         packet: &mut P,
@@ -395,6 +403,7 @@ impl Family<{ key::V4 }> for V4 {
         v4::lower_ttl(packet)
     }
 
+    /// The header's checksum is fitted once to both.
     #[inline(always)]
     fn translate<P: Packet>(
         packet: &mut P,
@@ -447,18 +456,6 @@ impl Family<{ key::V4 }> for V4 {
     #[inline(always)]
     fn pseudo_header(_net: &Net<[u8; 4]>) -> Sum {
         Sum::ZERO
-    }
-
-    #[inline(always)]
-    fn translate_error<P: Packet>(
-        packet: &mut P,
-        net: &Net<[u8; 4]>,
-        quote: &Quote<[u8; 4]>,
-        end: End,
-        addr: [u8; 4],
-        port: [u8; 2],
-    ) -> Result<(), DropReason> {
-        v4::translate_error(packet, net, quote, end, addr, port)
     }
 
     #[inline(always)]
@@ -672,17 +669,6 @@ impl Family<{ key::V6 }> for V6 {
     }
 
     #[inline(always)]
-    fn translate<P: Packet>(
-        packet: &mut P,
-        net: &Net<AddrV6>,
-        end: End,
-        addr: AddrV6,
-        port: [u8; 2],
-    ) -> Result<(), DropReason> {
-        v6::translate(packet, net, end, addr, port)
-    }
-
-    #[inline(always)]
     fn translate_here<P: Packet>(
         packet: &mut P,
         net: &Net<AddrV6>,
@@ -730,18 +716,6 @@ impl Family<{ key::V6 }> for V6 {
     fn pseudo_header(net: &Net<AddrV6>) -> Sum {
         let length = net.len.wrapping_sub((net.l4 - parse::L3) as u16);
         Sum::ZERO.add16(length.to_be_bytes()).add16([0, ip_protocol::ICMPV6]).add_v6(net.src).add_v6(net.dst)
-    }
-
-    #[inline(always)]
-    fn translate_error<P: Packet>(
-        packet: &mut P,
-        net: &Net<AddrV6>,
-        quote: &Quote<AddrV6>,
-        end: End,
-        addr: AddrV6,
-        port: [u8; 2],
-    ) -> Result<(), DropReason> {
-        v6::translate_error(packet, net, quote, end, addr, port)
     }
 
     #[inline(always)]

@@ -84,7 +84,7 @@ pub fn plain_v4<P: Packet>(packet: &P) -> Option<Net<[u8; 4]>> {
         || frame.is_fragment()
         || (len as usize) < Ipv4::LEN
         // A difference: what lies behind the packet is asked for again when it is cut off.
-        || (packet.behind(L3 + len as usize) as isize) < 0
+        || (packet.len().wrapping_sub(L3 + len as usize) as isize) < 0
     {
         return None;
     }

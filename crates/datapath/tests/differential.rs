@@ -639,11 +639,7 @@ fn compare_leaving(xdp: &Xdp, env: &HostEnv<'_>, frame: &[u8], which: &str) -> V
     env.set_now(xdp.now().expect("the clock runs").count());
     let mut buffer = frame.to_vec();
     let mut packet = Frame::new(&mut buffer, 0);
-    let verdict = if director::may_answer(&packet, env) {
-        director::outgoing(&mut packet, env)
-    } else {
-        Verdict::Pass(PassReason::NotOurs)
-    };
+    let verdict = director::see_off(&mut packet, env);
     let (action, bytes) = xdp.try_outgoing(frame, 0).expect("the packet runs");
     let expected = if matches!(verdict, Verdict::Drop(_)) { TC_ACT_SHOT } else { TC_ACT_UNSPEC };
     assert_eq!(action, expected, "{which} leaves: {verdict:?}\n{frame:02x?}");

@@ -7,7 +7,7 @@ use xlvs_core::director;
 use xlvs_core::env::Route;
 use xlvs_core::packet::Frame;
 use xlvs_core::server::Hop;
-use xlvs_core::verdict::{PassReason, Verdict};
+use xlvs_core::verdict::Verdict;
 use xlvs_datapath::engine::Engine;
 use xlvs_datapath::host::HostEnv;
 use xlvs_datapath::tables::{Sizes, Tables};
@@ -93,11 +93,7 @@ impl Site {
 pub fn see_off(env: &HostEnv<'_>, frame: &[u8]) -> (Verdict, Vec<u8>) {
     let mut buffer = frame.to_vec();
     let mut packet = Frame::new(&mut buffer, 0);
-    let verdict = if director::may_answer(&packet, env) {
-        director::outgoing(&mut packet, env)
-    } else {
-        Verdict::Pass(PassReason::NotOurs)
-    };
+    let verdict = director::see_off(&mut packet, env);
     (verdict, packet.bytes().to_vec())
 }
 

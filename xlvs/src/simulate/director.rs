@@ -14,7 +14,7 @@ use xlvs_core::env::{Env, Route};
 use xlvs_core::packet::Frame;
 use xlvs_core::pressure::DropEntry;
 use xlvs_core::server;
-use xlvs_core::verdict::{PassReason, Verdict};
+use xlvs_core::verdict::Verdict;
 use xlvs_core::wire::ip_protocol;
 use xlvs_datapath::conns;
 use xlvs_datapath::engine::{ApplyError, Engine};
@@ -217,14 +217,7 @@ impl<'t> Director<'t> {
 
     /// The director's own stack sends a frame by this interface: it, as it leaves.
     pub fn see_off(&self, ifindex: u32, frame: Vec<u8>) -> Vec<u8> {
-        let see = |packet: &mut Frame<'_>, env: &HostEnv<'t>| {
-            if director::may_answer(packet, env) {
-                director::outgoing(packet, env)
-            } else {
-                Verdict::Pass(PassReason::NotOurs)
-            }
-        };
-        self.decide(ifindex, &frame, 0, see).1
+        self.decide(ifindex, &frame, 0, |packet, env| director::see_off(packet, env)).1
     }
 
     /// What a stage says of a frame that was put together from fragments of which the largest was so long (0: it came whole).

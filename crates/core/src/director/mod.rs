@@ -376,6 +376,11 @@ pub fn outgoing<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
     }
 }
 
+/// Does what the program at egress does with a packet of the director's own stack's: asks [`may_answer`], then [`outgoing`].
+pub fn see_off<P: Packet, E: Env>(packet: &mut P, env: &E) -> Verdict {
+    if may_answer(packet, env) { outgoing(packet, env) } else { Verdict::Pass(PassReason::NotOurs) }
+}
+
 /// Decides the fate of an IPv4 ICMP message, and rewrites it accordingly. `Err`: that stage must see it.
 #[inline(always)]
 pub fn related_v4<P: Packet, E: Env>(packet: &mut P, env: &E) -> Result<Verdict, Stage> {

@@ -118,24 +118,6 @@ pub fn readdress(ip: &mut Ipv4, end: End, addr: [u8; 4]) -> Update {
     changed
 }
 
-/// See [`crate::family::Family::translate_error`].
-#[inline(always)]
-pub fn translate_error<P: Packet>(
-    packet: &mut P,
-    net: &Net<[u8; 4]>,
-    quote: &Quote<[u8; 4]>,
-    end: End,
-    addr: [u8; 4],
-    port: [u8; 2],
-) -> Result<(), DropReason> {
-    let changed = quote::translate_v4(packet, quote, end.other(), addr, port)?;
-    fit_checksum(packet, net.l4, changed)?;
-    let Some(ip) = packet.header_mut::<Ipv4>(L3) else { return Err(DropReason::Malformed) };
-    let readdressed = readdress(ip, end, addr);
-    lower(ip, readdressed);
-    Ok(())
-}
-
 /// See [`crate::family::Family::translate_error_here`].
 #[inline(always)]
 pub fn translate_error_here<P: Packet>(

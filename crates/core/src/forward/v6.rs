@@ -65,19 +65,6 @@ pub fn lower_ttl<P: Packet>(packet: &mut P) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// See [`crate::family::Family::translate`].
-#[inline(always)]
-pub fn translate<P: Packet>(
-    packet: &mut P,
-    net: &Net<AddrV6>,
-    end: End,
-    addr: AddrV6,
-    port: [u8; 2],
-) -> Result<(), DropReason> {
-    lower_ttl(packet)?;
-    translate_here(packet, net, end, addr, port)
-}
-
 /// See [`crate::family::Family::translate_here`].
 #[inline(always)]
 pub fn translate_here<P: Packet>(
@@ -102,20 +89,6 @@ pub fn readdress(ip: &mut Ipv6, end: End, addr: AddrV6) -> Update {
     let changed = Update::NONE.replace_v6(place.get(), addr);
     place.set(addr);
     changed
-}
-
-/// See [`crate::family::Family::translate_error`].
-#[inline(always)]
-pub fn translate_error<P: Packet>(
-    packet: &mut P,
-    net: &Net<AddrV6>,
-    quote: &Quote<AddrV6>,
-    end: End,
-    addr: AddrV6,
-    port: [u8; 2],
-) -> Result<(), DropReason> {
-    lower_ttl(packet)?;
-    translate_error_here(packet, net, quote, end, addr, port)
 }
 
 /// See [`crate::family::Family::translate_error_here`].
